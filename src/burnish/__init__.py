@@ -1,0 +1,32 @@
+"""burnish post-trains language models: a model and preferences in, a better model out.
+
+Everything public is imported on first use, so that `import burnish` costs nothing and needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from burnish.methods.dpo import DPOConfig as DPOConfig
+    from burnish.methods.trainer import DPOTrainer as DPOTrainer
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DPOConfig": "burnish.methods.dpo",
+    "DPOTrainer": "burnish.methods.trainer",
+}
+
+__all__ = ["DPOConfig", "DPOTrainer", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'burnish' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

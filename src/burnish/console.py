@@ -1,0 +1,58 @@
+"""What a run says besides its records: notices and progress bars, both on standard error.
+
+Standard output carries records and results only, so that `burnish dpo … > log` keeps a log that programs can read.
+Where standard error is no terminal, bars are silent and notices are plain lines.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class _Bars:
+    allowed = True
+
+
+class Advance(Protocol):
+    """Moves a progress bar forward by `count` units."""
+
+    def __call__(self, count: int = 1) -> None: ...
+
+
+def notice(line: str) -> None:
+    """Print one plain line to standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def warn(line: str) -> None:
+    """Print one line to standard error that the user should not miss."""
+    notice(f"warning: {line}")
+
+
+def disable_bars(disabled: bool = True) -> None:
+    """Turn progress bars off for this process (`--disable_tqdm`), or on again."""
+    _Bars.allowed = not disabled
+
+
+@contextmanager
+def progress(label: str, *, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+    """Show a bar with rate and time left while the block runs; yields the function that advances it.
+
+    Args:
+        label: what is being done, e.g. "tokenising".
+        total: how many units there are.
+        unit: what is counted, in the plural, e.g. "rows".
+        done: how many were done before (a resumed run).
+    """
+    from tqdm import tqdm
+
+    hidden = not (_Bars.allowed and sys.stderr.isatty())
+    with tqdm(total=total, initial=done, desc=label, unit=f" {unit}", disable=hidden, dynamic_ncols=True) as bar:
+
+        def advance(count: int = 1) -> None:
+            bar.update(count)
+
+        yield advance

@@ -1,0 +1,44 @@
+"""Settings of the data room: where rows come from, how they become token ids. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(kw_only=True)
+class DataSettings:
+    """Which rows, which of their tokens, and what happens to rows that do not fit."""
+
+    dataset_name: str | None = None
+    """A hub id, a file (json, jsonl, parquet, csv, arrow; .gz), a folder saved by datasets, or a folder of files."""
+    dataset_config: str | None = None
+    """Name of the hub data set's configuration."""
+    dataset_train_split: str = "train"
+    """Split to train on."""
+    dataset_test_split: str = "test"
+    """Split to evaluate on, where the source has it; a single file is all train."""
+    eval_dataset_name: str | None = None
+    """Rows to evaluate on from another source; same forms as dataset_name."""
+    hub: Literal["huggingface", "modelscope"] = "huggingface"
+    """Hub that models and data sets are fetched from when their name is no local path."""
+    max_train_samples: int | None = None
+    """Use only this many rows from the start of the training split; ≥ 1. None uses all."""
+    max_eval_samples: int | None = None
+    """Use only this many rows from the start of the evaluation split; ≥ 1. None uses all."""
+    max_length: int | None = 1024
+    """Longest prompt plus completion, in tokens; ≥ 2. None never truncates."""
+    truncation_mode: Literal["keep_start", "keep_end", "drop"] = "keep_start"
+    """What to do beyond max_length: cut completions' ends, cut the prompt's start, or drop the row."""
+    pad_token: str | None = None
+    """Token to pad with; by default the tokenizer's own, else its end-of-text token."""
+    chat_template_path: str | None = None
+    """A Jinja file (or a folder with a tokenizer) whose chat template replaces the tokenizer's."""
+    on_bad_row: Literal["error", "skip"] = "error"
+    """What an unparsable or mistyped row does: stop the run, or go to rejected_rows.jsonl."""
+    strict_data: bool = False
+    """Make over-long prompts, empty completions and identical pairs errors instead of counted drops."""
+    dataset_num_proc: int | None = None
+    """Processes that render and tokenise; ≥ 1. None uses one process and the tokenizer's own threads."""
+    data_cache_dir: str | None = None
+    """Folder of prepared rows, found again by content; default ~/.cache/burnish/data (or $BURNISH_CACHE/data)."""

@@ -1,0 +1,1 @@
+"""The only room that names a device: choice, memory, random state, precision."""

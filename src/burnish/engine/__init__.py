@@ -1,0 +1,1 @@
+"""The loop over optimizer steps, and what it writes. Knows no method."""

@@ -1,0 +1,106 @@
+"""Settings of the engine: steps, optimizer, logging, saving. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(kw_only=True)
+class TrainingSettings:
+    """How long, how fast, what is written and when. Names and meanings are those of transformers' TrainingArguments."""
+
+    output_dir: str | None = None
+    """Run directory; default runs/<method>-<model>-<date>."""
+    overwrite: bool = False
+    """Start afresh in an output folder that holds an earlier run, and delete that run."""
+    resume_from_checkpoint: str | None = None
+    """auto takes the newest good checkpoint of output_dir; a path takes that checkpoint."""
+    per_device_train_batch_size: int = 2
+    """Groups per device and accumulation step; only its product with gradient_accumulation_steps matters here; ≥ 1."""
+    gradient_accumulation_steps: int = 8
+    """Multiplies per_device_train_batch_size into the groups of an optimizer step; ≥ 1."""
+    global_batch_size: int | None = None
+    """Groups of an optimizer step over all devices; overrides the two above; ≥ 1."""
+    per_device_eval_batch_size: int = 8
+    """Accepted for TRL's sake; evaluation is cut by tokens like training. Only eval_steps_per_second uses it; ≥ 1."""
+    max_tokens_per_micro_batch: int | None = None
+    """Tokens, padding included, computed at once; ≥ 1. None chooses for the device. Never changes the update."""
+    num_train_epochs: float = 1.0
+    """Passes over the training rows; > 0."""
+    max_steps: int = -1
+    """Optimizer steps; overrides num_train_epochs when > 0."""
+    train_sampling_strategy: Literal["random", "sequential"] = "random"
+    """Order of the rows: shuffled anew each epoch from the seed, or as they stand."""
+    learning_rate: float = 5e-7
+    """Peak learning rate; ≥ 0."""
+    lr_scheduler_type: str = "linear"
+    """Shape of the learning rate over the run: linear, cosine, constant, constant_with_warmup, … as in transformers."""
+    lr_scheduler_kwargs: dict[str, Any] | None = None
+    """Further arguments of the schedule."""
+    warmup_steps: float = 0
+    """Steps of linear warm-up; a value in (0, 1) is a share of all steps."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of all weights but biases and norms; ≥ 0."""
+    adam_beta1: float = 0.9
+    """Decay of AdamW's first moment, in [0, 1)."""
+    adam_beta2: float = 0.999
+    """Decay of AdamW's second moment, in [0, 1)."""
+    adam_epsilon: float = 1e-8
+    """AdamW's ε; > 0."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this global L2 norm; 0 turns clipping off."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Compute precision over float32 master weights; auto is bf16 where the accelerator has it, fp32 on the CPU."""
+    device: Literal["auto", "npu", "cuda", "cpu"] = "auto"
+    """Device to run on; auto takes the first of npu, cuda, cpu that works and says why."""
+    num_threads: int | None = None
+    """CPU threads; ≥ 1. None keeps torch's choice."""
+    seed: int = 42
+    """Seed of order, dropout and new weights."""
+    deterministic: bool = False
+    """Choose everything by formula, nothing by timing, and use deterministic kernels."""
+    logging_strategy: Literal["no", "steps", "epoch"] = "steps"
+    """When a training record is written."""
+    logging_steps: float = 25
+    """Optimizer steps between records; a value in (0, 1) is a share of all steps."""
+    logging_first_step: bool = False
+    """Write a record after the first step too."""
+    eval_strategy: Literal["no", "steps", "epoch"] | None = None
+    """When to evaluate; None evaluates every eval_steps when there are evaluation rows."""
+    eval_steps: float = 50
+    """Optimizer steps between evaluations; a value in (0, 1) is a share of all steps."""
+    eval_on_start: bool = False
+    """Evaluate before the first step."""
+    save_strategy: Literal["no", "steps", "epoch", "best"] = "steps"
+    """When a checkpoint is written; best writes one whenever metric_for_best_model improves."""
+    save_steps: float = 500
+    """Optimizer steps between checkpoints; a value in (0, 1) is a share of all steps."""
+    save_total_limit: int | None = None
+    """Checkpoints to keep, the newest and the best; ≥ 1. None keeps all."""
+    load_best_model_at_end: bool = False
+    """Put the best checkpoint's weights into the final model."""
+    metric_for_best_model: str | None = None
+    """Evaluation metric that says what is best, with or without eval_; default eval_loss."""
+    greater_is_better: bool | None = None
+    """Whether a greater metric is better; None is True unless the metric's name ends in loss."""
+    report_to: list[str] = field(default_factory=list)
+    """Trackers that get the records: tensorboard, wandb, swanlab, trackio, mlflow."""
+    run_name: str | None = None
+    """Name of the run in trackers; default the output folder's name."""
+    num_samples: int = 3
+    """Held-out prompts answered before and after training and kept in samples.jsonl; 0 turns it off."""
+    sample_max_new_tokens: int = 128
+    """Longest sample, in tokens; ≥ 1."""
+    token_metrics: bool = False
+    """Log entropy and mean_token_accuracy as well; costs another pass over the head's logits."""
+    self_check: bool = True
+    """Compare shared prompts with separate rows on the first micro-batch, and fall back where they differ."""
+    disable_tqdm: bool = False
+    """No progress bars, even on a terminal."""
+    dry_run: bool = False
+    """Prepare everything, print the plan, and stop."""
+    debug: bool = False
+    """Show tracebacks of errors."""

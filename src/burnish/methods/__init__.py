@@ -1,0 +1,1 @@
+"""One module a method: its settings and the glue between the rooms."""

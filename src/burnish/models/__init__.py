@@ -1,0 +1,1 @@
+"""Loading, adapters, reference providers, export."""

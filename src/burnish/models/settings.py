@@ -1,0 +1,50 @@
+"""Settings of the models room: which policy, which reference, which adapter. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(kw_only=True)
+class ModelSettings:
+    """The policy and its reference."""
+
+    model_name_or_path: str | None = None
+    """The policy to train: a local folder or a hub id."""
+    model_revision: str = "main"
+    """Branch, tag or commit of a hub model."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Only for sources that you trust."""
+    attn_implementation: Literal["sdpa", "eager"] | None = None
+    """Attention kernel; None takes sdpa where the model has it, else eager."""
+    ref_model_name_or_path: str | None = None
+    """Another model as reference; by default the policy's own start."""
+    ref_dtype: Literal["float32", "bfloat16"] | None = None
+    """Storage of the reference's weights; None stores it as the policy is, so that rewards start at exactly 0."""
+    disable_dropout: bool = True
+    """Turn off the base model's dropout; LoRA's own stays as lora_dropout says."""
+
+
+@dataclass(kw_only=True)
+class AdapterSettings:
+    """Low-rank adapters through peft."""
+
+    use_peft: bool = False
+    """Train a LoRA adapter instead of all weights; the reference is then the adapter switched off."""
+    lora_r: int = 16
+    """Rank of the adapter; ≥ 1."""
+    lora_alpha: int = 32
+    """Scale of the adapter; its output is multiplied by lora_alpha / lora_r."""
+    lora_dropout: float = 0.0
+    """Dropout on the adapter's input, probability in [0, 1)."""
+    lora_target_modules: list[str] | None = None
+    """Names of the layers that get an adapter, or all-linear; None takes peft's list for the architecture."""
+    lora_target_parameters: list[str] | None = None
+    """Names of bare parameters that get an adapter (experts of mixture-of-experts models)."""
+    lora_modules_to_save: list[str] | None = None
+    """Layers trained in full and saved beside the adapter."""
+    use_rslora: bool = False
+    """Rank-stabilised scale lora_alpha / sqrt(lora_r) (arXiv 2312.03732)."""
+    use_dora: bool = False
+    """Weight-decomposed adapters (arXiv 2402.09353)."""
