@@ -1,0 +1,166 @@
+"""Prompt groups as tensors: tree rows, in which a prompt stands once before all of its completions.
+
+A shared row is `[prompt | completion 1 | … | completion k]`. Positions restart after the prompt for each completion,
+and a completion sees the prompt and itself. A separate row is `[prompt | completion i]`. Both give the same counted
+tokens in the same order, so nothing behind the layout knows which one was used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from burnish.batching.planner import RowShape
+from burnish.data.groups import PromptGroup
+
+PADDING = -1
+PROMPT = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MicroBatch:
+    """Rows of token ids, and where the counted tokens are in them.
+
+    Counted tokens are ordered by group, completion and position. `counted` below is their number.
+    """
+
+    input_ids: Tensor
+    """(rows, length) int64."""
+    position_ids: Tensor
+    """(rows, length) int64."""
+    segment_ids: Tensor
+    """(rows, length) int64: -1 padding, 0 prompt, i ≥ 1 the i-th completion of the row."""
+    predictors: Tensor
+    """(counted,) int64: flat index into rows x length of the position that predicts each counted token."""
+    targets: Tensor
+    """(counted,) int64: the counted tokens' ids."""
+    completion_of: Tensor
+    """(counted,) int64: which completion of the micro-batch each counted token belongs to."""
+    offset_of: Tensor
+    """(counted,) int64: the token's place among its completion's counted tokens, from 0."""
+    num_counted: Tensor
+    """(completions,) float32: counted tokens of each completion."""
+    weight: Tensor
+    """(groups,) float32: row weights."""
+    margin: Tensor | None
+    """(groups,) float32: row margins, where the data has them."""
+    num_completions: int
+    max_counted: int
+    """Most counted tokens of any completion: a host number, so that no shape depends on device values."""
+    num_tokens: int
+    """Tokens with the prompt once a completion and no padding (TRL's count)."""
+    num_computed_tokens: int
+    """Tokens of the rows without padding."""
+    is_shared: bool
+    """Whether rows hold all completions of a group behind one prompt."""
+    group_indices: tuple[int, ...] = ()
+    """Where the groups stand in their store."""
+
+    def to(self, device: torch.device) -> MicroBatch:
+        """Copy the tensors to a device."""
+        moved = {
+            field.name: value.to(device, non_blocking=True)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **moved)
+
+
+@dataclass(slots=True)
+class _Row:
+    """One row while it is being laid out; offsets are within the row."""
+
+    ids: list[np.ndarray]
+    positions: list[np.ndarray]
+    segments: list[np.ndarray]
+    length: int = 0
+
+    def append(self, ids: np.ndarray, *, first_position: int, segment: int) -> int:
+        start = self.length
+        self.ids.append(ids)
+        self.positions.append(np.arange(first_position, first_position + len(ids)))
+        self.segments.append(np.full(len(ids), segment))
+        self.length += len(ids)
+        return start
+
+
+def row_shape(prompt_length: int, completion_lengths: Sequence[int], *, shared: bool) -> RowShape:
+    """Rows and longest row that a group occupies."""
+    if shared:
+        return RowShape(1, prompt_length + sum(completion_lengths))
+    return RowShape(len(completion_lengths), prompt_length + max(completion_lengths))
+
+
+def lay_out(groups: Sequence[PromptGroup], *, shared: bool, pad_id: int, indices: Sequence[int] = ()) -> MicroBatch:
+    """Build the tensors of a micro-batch.
+
+    Args:
+        groups: the groups, all computed together; at least one.
+        shared: whether a group's completions share one row and one prompt.
+        pad_id: token id that fills rows up to the longest.
+        indices: the groups' places in their store, kept for messages and caches.
+    """
+    rows: list[_Row] = []
+    counted: list[tuple[int, np.ndarray, np.ndarray]] = []  # row, predictors within the row, targets
+    for group in groups:
+        counted.extend(_add_group(rows, group, shared=shared))
+    length = max(row.length for row in rows)
+    sizes = [len(targets) for _, _, targets in counted]
+    return MicroBatch(
+        input_ids=_stack([row.ids for row in rows], length, pad_id),
+        position_ids=_stack([row.positions for row in rows], length, 0),
+        segment_ids=_stack([row.segments for row in rows], length, PADDING),
+        predictors=_concatenate([row * length + predictors for row, predictors, _ in counted]),
+        targets=_concatenate([targets for _, _, targets in counted]),
+        completion_of=torch.from_numpy(np.repeat(np.arange(len(counted)), sizes)),
+        offset_of=_concatenate([np.arange(size) for size in sizes]),
+        num_counted=torch.tensor(sizes, dtype=torch.float32),
+        weight=torch.tensor([group.weight for group in groups], dtype=torch.float32),
+        margin=_margins(groups),
+        num_completions=len(counted),
+        max_counted=max(sizes),
+        num_tokens=sum(group.num_tokens for group in groups),
+        num_computed_tokens=sum(row.length for row in rows),
+        is_shared=shared,
+        group_indices=tuple(indices),
+    )
+
+
+def _add_group(rows: list[_Row], group: PromptGroup, *, shared: bool) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """Append a group's rows; give row, predictors and targets of the counted tokens of each completion."""
+    counted: list[tuple[int, np.ndarray, np.ndarray]] = []
+    prompt_length = len(group.prompt_ids)
+    row: _Row | None = None
+    for number, (ids, mask) in enumerate(zip(group.completion_ids, group.completion_mask, strict=True)):
+        if row is None or not shared:
+            row = _Row([], [], [])
+            row.append(group.prompt_ids, first_position=0, segment=PROMPT)
+            rows.append(row)
+        start = row.append(ids, first_position=prompt_length, segment=number + 1 if shared else 1)
+        predictors = np.arange(start - 1, start + len(ids) - 1)
+        predictors[:1] = prompt_length - 1  # the prompt's end predicts the first token of every completion
+        counts = mask if prompt_length else mask & (np.arange(len(ids)) > 0)  # nothing predicts a text's first token
+        counted.append((len(rows) - 1, predictors[counts], ids[counts]))
+    return counted
+
+
+def _stack(rows: list[list[np.ndarray]], length: int, fill: int) -> Tensor:
+    stacked = np.full((len(rows), length), fill, dtype=np.int64)
+    for place, parts in zip(stacked, rows, strict=True):
+        joined = np.concatenate(parts)
+        place[: len(joined)] = joined
+    return torch.from_numpy(stacked)
+
+
+def _concatenate(parts: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.concatenate(parts).astype(np.int64))
+
+
+def _margins(groups: Sequence[PromptGroup]) -> Tensor | None:
+    if all(group.margin is None for group in groups):
+        return None
+    return torch.tensor([group.margin or 0.0 for group in groups], dtype=torch.float32)

@@ -1,0 +1,73 @@
+"""How a step's groups are cut into micro-batches: an invisible choice, since objectives are sums over the step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatchPlan:
+    """Groups that are computed together."""
+
+    groups: tuple[int, ...]
+    """Indices into the group store."""
+    num_rows: int
+    length: int
+    """Longest row, in tokens; every row is padded to it."""
+
+    @property
+    def num_padded_tokens(self) -> int:
+        return self.num_rows * self.length
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """The micro-batches of one optimizer step (or of an evaluation)."""
+
+    micro_batches: tuple[MicroBatchPlan, ...]
+
+    @property
+    def num_groups(self) -> int:
+        return sum(len(micro.groups) for micro in self.micro_batches)
+
+    @property
+    def num_padded_tokens(self) -> int:
+        return sum(micro.num_padded_tokens for micro in self.micro_batches)
+
+
+@dataclass(frozen=True, slots=True)
+class RowShape:
+    """What one group occupies in a micro-batch."""
+
+    num_rows: int
+    length: int
+
+
+def plan_step(groups: Sequence[int] | np.ndarray, shapes: Sequence[RowShape], max_tokens: int) -> StepPlan:
+    """Sort groups by row length and fill micro-batches up to a budget of tokens, padding included.
+
+    Sorting keeps padding small: rows that are computed together have nearly one length. The longest come first, so
+    that a budget that memory cannot hold fails at once. A group longer than the budget is a micro-batch of its own.
+
+    Args:
+        groups: indices into the group store, shape (groups,).
+        shapes: rows and longest row of each of these groups, in the same order.
+        max_tokens: most tokens (rows x longest row) of a micro-batch; ≥ 1.
+    """
+    by_length = sorted(range(len(groups)), key=lambda i: (-shapes[i].length, i))
+    micro_batches: list[MicroBatchPlan] = []
+    members: list[int] = []
+    num_rows = length = 0
+    for i in by_length:
+        if members and (num_rows + shapes[i].num_rows) * length > max_tokens:
+            micro_batches.append(MicroBatchPlan(tuple(members), num_rows, length))
+            members, num_rows, length = [], 0, 0
+        members.append(int(groups[i]))
+        num_rows += shapes[i].num_rows
+        length = max(length, shapes[i].length)
+    if members:
+        micro_batches.append(MicroBatchPlan(tuple(members), num_rows, length))
+    return StepPlan(tuple(micro_batches))

@@ -1,0 +1,33 @@
+"""How a run meets accelerate: one object that knows the process's device, ranks and mixed precision."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from burnish.device.pick import Device
+from burnish.device.precision import Precision
+
+
+def build_accelerator(device: Device, precision: Precision, **options: Any) -> Any:
+    """Make the Accelerator for a device that was already chosen, so that the two never disagree.
+
+    Args:
+        device: from pick_device.
+        precision: from choose_precision.
+        options: further arguments of accelerate.Accelerator (trackers, project folder).
+
+    Returns:
+        accelerate.Accelerator.
+    """
+    os.environ.setdefault("ACCELERATE_TORCH_DEVICE", str(device.torch_device))
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, PartialState
+
+    # A second run in one process (a notebook, a test) may differ in device or precision from the first.
+    AcceleratorState._reset_state(reset_partial_state=PartialState._shared_state.get("num_processes", 1) == 1)
+    return Accelerator(
+        mixed_precision=precision.accelerate_name,
+        cpu=not device.is_accelerator,
+        **options,
+    )

@@ -1,0 +1,38 @@
+"""Memory figures, and what an out-of-memory error looks like."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from typing import Any
+
+import torch
+
+from burnish.device.pick import Device
+
+_OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "defaultcpuallocator")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on whichever device."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY_TEXTS)
+
+
+def peak_memory_bytes(device: Device) -> int:
+    """Most memory this process has held: allocated on an accelerator, resident on the CPU."""
+    if device.is_accelerator:
+        module: Any = getattr(torch, device.kind)
+        return int(module.max_memory_allocated(device.torch_device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def total_memory_bytes(device: Device) -> int:
+    """Memory of the device, or of the machine for the CPU."""
+    if device.is_accelerator:
+        module: Any = getattr(torch, device.kind)
+        return int(module.mem_get_info(device.torch_device)[1])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,92 @@
+"""Which device a run uses, and why."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from burnish.errors import ConfigError
+
+DeviceKind = Literal["npu", "cuda", "cpu"]
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """The device of this process."""
+
+    kind: DeviceKind
+    torch_device: torch.device
+    reason: str
+    """One line for the user: what was chosen and why."""
+
+    @property
+    def is_accelerator(self) -> bool:
+        return self.kind != "cpu"
+
+
+def pick_device(requested: str = "auto", *, num_threads: int | None = None) -> Device:
+    """Choose the first of npu, cuda and cpu that works, or the one that was asked for.
+
+    Args:
+        requested: auto, npu, cuda or cpu.
+        num_threads: CPU threads for torch; None keeps its choice.
+
+    Raises:
+        ConfigError: the requested device is not there, with what was found instead.
+    """
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    problems = {"npu": npu_problem, "cuda": cuda_problem}
+    if requested in problems:
+        problem = problems[requested]()
+        if problem:
+            raise ConfigError(f"--device {requested}: {problem}\nUse --device auto to take what this machine has.")
+        return _claim(requested, "as asked")
+    if requested == "cpu":
+        return _claim("cpu", "as asked")
+    found: list[str] = []
+    for kind, problem_of in problems.items():
+        problem = problem_of()
+        if not problem:
+            return _claim(kind, "; ".join(["the first that works", *found]))
+        found.append(f"no {kind}: {problem}")
+    return _claim("cpu", "; ".join(found))
+
+
+def npu_problem() -> str:
+    """Say why no Ascend NPU can be used; empty where one can. Never raises, whatever is half installed."""
+    if importlib.util.find_spec("torch_npu") is None:
+        return "torch_npu is not installed"
+    try:
+        importlib.import_module("torch_npu")
+        npu: Any = getattr(torch, "npu", None)
+        if npu is None or not npu.is_available():
+            return "torch_npu sees no device"
+    except Exception as error:  # whatever a broken driver stack raises, the other devices still work
+        return f"torch_npu cannot be loaded ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+    return ""
+
+
+def cuda_problem() -> str:
+    """Say why no CUDA GPU can be used; empty where one can."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return "this torch is built without it"
+    return "" if torch.cuda.is_available() else "the driver sees no device"
+
+
+def _claim(kind: str, why: str) -> Device:
+    index = int(os.environ.get("LOCAL_RANK", "0"))
+    if kind == "npu":
+        npu: Any = torch.npu  # pyright: ignore[reportAttributeAccessIssue]
+        npu.set_device(index)
+        return Device("npu", torch.device("npu", index), f"npu:{index}, {npu.get_device_name(index)} ({why})")
+    if kind == "cuda":
+        torch.cuda.set_device(index)
+        return Device("cuda", torch.device("cuda", index), f"cuda:{index}, {torch.cuda.get_device_name(index)} ({why})")
+    threads = torch.get_num_threads()
+    return Device("cpu", torch.device("cpu"), f"cpu, {platform.machine()}, {threads} threads ({why})")

@@ -1,0 +1,50 @@
+"""Random state of the device, beside that of Python, NumPy and torch's CPU generator."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from burnish.device.pick import Device
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch on every device."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def device_rng_state(device: Device) -> torch.Tensor | None:
+    """State of the accelerator's generator as bytes on the CPU; None on the CPU, whose generator torch keeps."""
+    return _module(device).get_rng_state(device.torch_device).cpu() if device.is_accelerator else None
+
+
+def set_device_rng_state(device: Device, state: torch.Tensor) -> None:
+    """Restore what device_rng_state gave."""
+    if device.is_accelerator:
+        _module(device).set_rng_state(state, device.torch_device)
+
+
+@contextmanager
+def forked_rng(device: Device) -> Iterator[None]:
+    """Let the block draw random numbers without moving the run's own generators."""
+    python, numpy_state = random.getstate(), np.random.get_state()
+    torch_state, device_state = torch.get_rng_state(), device_rng_state(device)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)
+        if device_state is not None:
+            set_device_rng_state(device, device_state)
+
+
+def _module(device: Device) -> Any:
+    return getattr(torch, device.kind)

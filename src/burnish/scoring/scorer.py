@@ -1,0 +1,113 @@
+"""From a model and a micro-batch to scores: tree rows through the decoder, counted positions through the head."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from burnish.batching.layout import PADDING, MicroBatch
+from burnish.scoring.architecture import Architecture, decoder_of, describe_architecture
+from burnish.scoring.head import TokenScores, score_tokens
+from burnish.scoring.masks import additive, tree_mask
+from burnish.scoring.scores import CompletionScores, join_scores
+
+
+class HeadPath(Enum):
+    """Where logits come from."""
+
+    GATHERED = "gathered"
+    """Only counted positions meet the vocabulary."""
+    WHOLE = "whole"
+    """The model's own forward gives all logits: for heads that are not understood."""
+
+
+class Scorer(nn.Module):
+    """Scores completions with one model.
+
+    A module, so that wrappers which hook forward and backward (data-parallel, mixed precision) can wrap it.
+    """
+
+    def __init__(
+        self, model: nn.Module, *, token_metrics: bool = False, head_path: HeadPath = HeadPath.GATHERED
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.token_metrics = token_metrics
+        self.head_path = head_path
+        self.architecture: Architecture = describe_architecture(unwrap_adapter(model))
+
+    def forward(self, batch: MicroBatch) -> CompletionScores:
+        """Score a micro-batch whose tensors are on the model's device.
+
+        Rows that hold several completions get a tree mask; rows of one completion get the model's own causal mask.
+        """
+        through = self._score_through_logits if self.head_path is HeadPath.WHOLE else self._score_gathered
+        tokens = through(batch)
+        scores = join_scores(tokens.logps, tokens.mean_logits, batch)
+        scores.entropies, scores.correct = tokens.entropies, tokens.correct
+        return scores
+
+    def _score_gathered(self, batch: MicroBatch) -> TokenScores:
+        model = unwrap_adapter(self.model)
+        outputs = decoder_of(model)(**self._decoder_inputs(batch))
+        hidden = outputs.last_hidden_state
+        gathered = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.predictors)
+        head: Any = model.get_output_embeddings()  # pyright: ignore[reportCallIssue]
+        return score_tokens(
+            gathered.to(compute_dtype(gathered)),
+            head.weight,
+            getattr(head, "bias", None),
+            batch.targets,
+            shape=self.architecture.head,
+            token_metrics=self.token_metrics,
+        )
+
+    def _score_through_logits(self, batch: MicroBatch) -> TokenScores:
+        logits = unwrap_adapter(self.model)(**self._decoder_inputs(batch)).logits
+        gathered = logits.reshape(-1, logits.shape[-1]).index_select(0, batch.predictors).float()
+        log_probabilities = torch.log_softmax(gathered, dim=-1)
+        logps = log_probabilities.gather(1, batch.targets[:, None]).squeeze(1)
+        detached = gathered.detach()
+        if not self.token_metrics:
+            return TokenScores(logps, detached.mean(dim=1), None, None)
+        entropies = -(log_probabilities.detach().exp() * log_probabilities.detach()).sum(dim=1)
+        target_logits = detached.gather(1, batch.targets[:, None]).squeeze(1)
+        correct = (target_logits >= detached.amax(dim=1)).float()
+        return TokenScores(logps, detached.mean(dim=1), entropies, correct)
+
+    def _decoder_inputs(self, batch: MicroBatch) -> dict[str, Any]:
+        inputs: dict[str, Any] = {
+            "input_ids": batch.input_ids,
+            "attention_mask": self._attention_mask(batch),
+            "use_cache": False,
+        }
+        if not self.architecture.unshareable:
+            inputs["position_ids"] = batch.position_ids
+        return inputs
+
+    def _attention_mask(self, batch: MicroBatch) -> Tensor | dict[str, Tensor]:
+        if not batch.is_shared:
+            return (batch.segment_ids != PADDING).long()
+        masks = {kind: self._tree_mask(batch, kind) for kind in self.architecture.layer_types}
+        return masks if self.architecture.mask_by_layer_type else next(iter(masks.values()))
+
+    def _tree_mask(self, batch: MicroBatch, layer_type: str) -> Tensor:
+        window = self.architecture.window if layer_type == "sliding_attention" else None
+        mask = tree_mask(batch.segment_ids, batch.position_ids, window=window)
+        config: Any = unwrap_adapter(self.model).config
+        return additive(mask, next(self.model.parameters()).dtype) if config._attn_implementation == "eager" else mask
+
+
+def compute_dtype(tensor: Tensor) -> torch.dtype:
+    """The dtype that matrix products run in here: autocast's where it is on, else the tensor's own."""
+    kind = tensor.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
+
+
+def unwrap_adapter(model: nn.Module) -> nn.Module:
+    """The transformers model inside a peft wrapper, adapters in place; any other model is itself."""
+    inner = getattr(model, "get_base_model", None)
+    return inner() if callable(inner) else model  # pyright: ignore[reportReturnType]

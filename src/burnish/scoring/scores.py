@@ -1,0 +1,53 @@
+"""What a model says of the completions of a micro-batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from burnish.batching.layout import MicroBatch
+
+
+@dataclass(slots=True, eq=False)
+class CompletionScores:
+    """Log-probabilities of counted tokens, and what follows from them; float32 whatever the compute dtype."""
+
+    token_logps: Tensor
+    """(counted,) nats: log-probability of each counted token, in the micro-batch's order."""
+    logps: Tensor
+    """(completions,) nats: sum over each completion's counted tokens."""
+    mean_logit_sums: Tensor
+    """(completions,): sum over counted tokens of the mean logit over the vocabulary; no gradient."""
+    entropies: Tensor | None = None
+    """(counted,) nats: entropy of the distribution that each counted token was drawn from; no gradient."""
+    correct: Tensor | None = None
+    """(counted,) 0 or 1: whether the counted token was the likeliest; no gradient."""
+
+
+def sum_by_completion(values: Tensor, batch: MicroBatch) -> Tensor:
+    """Sum values of counted tokens by completion.
+
+    Goes through a table of (completions, max_counted) in which each place is written once, so that forward and
+    backward are reproducible on every device, which a scattered addition is not.
+
+    Args:
+        values: (counted,) one value a counted token.
+        batch: says which completion each belongs to.
+
+    Returns:
+        (completions,) sums.
+    """
+    table = values.new_zeros(batch.num_completions * batch.max_counted)
+    slots = batch.completion_of * batch.max_counted + batch.offset_of
+    return table.index_copy(0, slots, values).view(batch.num_completions, batch.max_counted).sum(dim=1)
+
+
+def join_scores(token_logps: Tensor, mean_logits: Tensor, batch: MicroBatch) -> CompletionScores:
+    """Build the scores from values of counted tokens, both (counted,)."""
+    return CompletionScores(
+        token_logps=token_logps,
+        logps=sum_by_completion(token_logps, batch),
+        mean_logit_sums=sum_by_completion(mean_logits.detach().to(torch.float32), batch),
+    )

@@ -1,0 +1,79 @@
+"""The check before step 1 that tree rows and the gathered head say what the model itself says.
+
+The first micro-batch's shortest and longest groups are scored three ways in float32, without dropout: tree rows,
+separate rows, and separate rows through the model's own forward. Where tree rows differ, rows hold one completion each;
+where the gathered head differs too, all logits are computed. Both cost time and change nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from burnish.batching.layout import lay_out
+from burnish.data.groups import PromptGroup
+from burnish.scoring.scorer import HeadPath, Scorer
+
+TOLERANCE_NATS = 2e-3
+"""Most that one token's log-probability may differ; float32 rounding stays below 1e-4 on the models tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringChoice:
+    """How rows are laid out and where logits come from, and why."""
+
+    shared: bool
+    head_path: HeadPath
+    reason: str
+
+
+def choose_scoring(scorer: Scorer, groups: Sequence[PromptGroup], *, pad_id: int, check: bool = True) -> ScoringChoice:
+    """Decide between tree rows and separate rows, from what is known and from a comparison.
+
+    The caller turns dropout off (eval mode) and autocast off, and keeps the random state.
+
+    Args:
+        scorer: of the policy.
+        groups: the first micro-batch's groups.
+        pad_id: token id of padding.
+        check: False trusts the table alone.
+    """
+    known = scorer.architecture.unshareable
+    if not check:
+        reason = known or "as the architecture allows; not checked (self_check is off)"
+        return ScoringChoice(not known, HeadPath.GATHERED, reason)
+    by_size = sorted(groups, key=lambda group: group.num_tree_tokens)
+    sample = [by_size[0], by_size[-1]] if len(by_size) > 1 else by_size
+    plain = _score(scorer, sample, shared=False, head_path=HeadPath.WHOLE, pad_id=pad_id)
+    separate = _score(scorer, sample, shared=False, head_path=HeadPath.GATHERED, pad_id=pad_id)
+    head_error = _largest_difference(separate, plain)
+    if not head_error <= TOLERANCE_NATS:
+        reason = f"log-probabilities of counted positions differ from the model's own by {head_error:.2g} nats"
+        return ScoringChoice(False, HeadPath.WHOLE, reason)
+    if known:
+        return ScoringChoice(False, HeadPath.GATHERED, known)
+    tree = _score(scorer, sample, shared=True, head_path=HeadPath.GATHERED, pad_id=pad_id)
+    tree_error = _largest_difference(tree, plain)
+    if not tree_error <= TOLERANCE_NATS:
+        reason = f"sharing a prompt changes log-probabilities by {tree_error:.2g} nats"
+        return ScoringChoice(False, HeadPath.GATHERED, reason)
+    return ScoringChoice(True, HeadPath.GATHERED, f"checked against separate rows: {tree_error:.1g} nats apart at most")
+
+
+@torch.no_grad()
+def _score(
+    scorer: Scorer, groups: Sequence[PromptGroup], *, shared: bool, head_path: HeadPath, pad_id: int
+) -> torch.Tensor:
+    device = next(scorer.parameters()).device
+    batch = lay_out(groups, shared=shared, pad_id=pad_id).to(device)
+    before, scorer.head_path = scorer.head_path, head_path
+    try:
+        return scorer(batch).token_logps
+    finally:
+        scorer.head_path = before
+
+
+def _largest_difference(scores: torch.Tensor, expected: torch.Tensor) -> float:
+    return (scores - expected).abs().max().item()
