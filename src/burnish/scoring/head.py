@@ -132,7 +132,9 @@ class _BlockwiseHead(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] (the decorator changes the type)
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, log_sums = ctx.saved_tensors
         grad_logps, shape = grad_outputs[0], ctx.shape
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
