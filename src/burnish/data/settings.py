@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from burnish.ranges import COUNT, Range, check_choices, check_ranges, setting_error
+
 
 @dataclass(kw_only=True)
 class DataSettings:
@@ -42,3 +44,20 @@ class DataSettings:
     """Processes that render and tokenise; ≥ 1. None uses one process and the tokenizer's own threads."""
     data_cache_dir: str | None = None
     """Folder of prepared rows, found again by content; default ~/.cache/burnish/data (or $BURNISH_CACHE/data)."""
+
+
+RANGES = {
+    "max_train_samples": COUNT,
+    "max_eval_samples": COUNT,
+    "max_length": Range(least=2, whole=True),
+    "dataset_num_proc": COUNT,
+}
+
+
+def check_data_settings(settings: DataSettings) -> None:
+    """Raise ConfigError for the first setting of the data room that is out of range."""
+    check_ranges(settings, RANGES)
+    check_choices(settings, DataSettings)
+    for name in ("dataset_train_split", "dataset_test_split"):
+        if not getattr(settings, name):
+            raise setting_error(settings, name, "must be the name of a split")

@@ -5,6 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from burnish.errors import ConfigError
+from burnish.ranges import (
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    PROBABILITY,
+    STEPS,
+    Range,
+    check_choices,
+    check_ranges,
+    setting_error,
+)
+
 
 @dataclass(kw_only=True)
 class TrainingSettings:
@@ -29,7 +42,7 @@ class TrainingSettings:
     num_train_epochs: float = 1.0
     """Passes over the training rows; > 0."""
     max_steps: int = -1
-    """Optimizer steps; overrides num_train_epochs when > 0."""
+    """Optimizer steps; overrides num_train_epochs when > 0; ≥ -1."""
     train_sampling_strategy: Literal["random", "sequential"] = "random"
     """Order of the rows: shuffled anew each epoch from the seed, or as they stand."""
     learning_rate: float = 5e-7
@@ -39,7 +52,7 @@ class TrainingSettings:
     lr_scheduler_kwargs: dict[str, Any] | None = None
     """Further arguments of the schedule."""
     warmup_steps: float = 0
-    """Steps of linear warm-up; a value in (0, 1) is a share of all steps."""
+    """Steps of linear warm-up; a value in (0, 1) is a share of all steps; ≥ 0."""
     weight_decay: float = 0.0
     """Decoupled weight decay of all weights but biases and norms; ≥ 0."""
     adam_beta1: float = 0.9
@@ -49,7 +62,7 @@ class TrainingSettings:
     adam_epsilon: float = 1e-8
     """AdamW's ε; > 0."""
     max_grad_norm: float = 1.0
-    """Gradients are scaled down to this global L2 norm; 0 turns clipping off."""
+    """Gradients are scaled down to this global L2 norm; 0 turns clipping off; ≥ 0."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -59,25 +72,25 @@ class TrainingSettings:
     num_threads: int | None = None
     """CPU threads; ≥ 1. None keeps torch's choice."""
     seed: int = 42
-    """Seed of order, dropout and new weights."""
+    """Seed of order, dropout and new weights, in [0, 4294967295]."""
     deterministic: bool = False
     """Choose everything by formula, nothing by timing, and use deterministic kernels."""
     logging_strategy: Literal["no", "steps", "epoch"] = "steps"
     """When a training record is written."""
     logging_steps: float = 25
-    """Optimizer steps between records; a value in (0, 1) is a share of all steps."""
+    """Optimizer steps between records; a value in (0, 1) is a share of all steps; > 0."""
     logging_first_step: bool = False
     """Write a record after the first step too."""
     eval_strategy: Literal["no", "steps", "epoch"] | None = None
     """When to evaluate; None evaluates every eval_steps when there are evaluation rows."""
     eval_steps: float = 50
-    """Optimizer steps between evaluations; a value in (0, 1) is a share of all steps."""
+    """Optimizer steps between evaluations; a value in (0, 1) is a share of all steps; > 0."""
     eval_on_start: bool = False
     """Evaluate before the first step."""
     save_strategy: Literal["no", "steps", "epoch", "best"] = "steps"
     """When a checkpoint is written; best writes one whenever metric_for_best_model improves."""
     save_steps: float = 500
-    """Optimizer steps between checkpoints; a value in (0, 1) is a share of all steps."""
+    """Optimizer steps between checkpoints; a value in (0, 1) is a share of all steps; > 0."""
     save_total_limit: int | None = None
     """Checkpoints to keep, the newest and the best; ≥ 1. None keeps all."""
     load_best_model_at_end: bool = False
@@ -91,7 +104,7 @@ class TrainingSettings:
     run_name: str | None = None
     """Name of the run in trackers; default the output folder's name."""
     num_samples: int = 3
-    """Held-out prompts answered before and after training and kept in samples.jsonl; 0 turns it off."""
+    """Held-out prompts answered before and after training and kept in samples.jsonl; 0 turns it off; ≥ 0."""
     sample_max_new_tokens: int = 128
     """Longest sample, in tokens; ≥ 1."""
     token_metrics: bool = False
@@ -104,3 +117,80 @@ class TrainingSettings:
     """Prepare everything, print the plan, and stop."""
     debug: bool = False
     """Show tracebacks of errors."""
+
+
+RANGES = {
+    "per_device_train_batch_size": COUNT,
+    "gradient_accumulation_steps": COUNT,
+    "global_batch_size": COUNT,
+    "per_device_eval_batch_size": COUNT,
+    "max_tokens_per_micro_batch": COUNT,
+    "num_train_epochs": POSITIVE,
+    "max_steps": Range(least=-1, whole=True),
+    "learning_rate": NOT_NEGATIVE,
+    "warmup_steps": Range(least=0, share=True),
+    "weight_decay": NOT_NEGATIVE,
+    "adam_beta1": PROBABILITY,
+    "adam_beta2": PROBABILITY,
+    "adam_epsilon": POSITIVE,
+    "max_grad_norm": NOT_NEGATIVE,
+    "num_threads": COUNT,
+    "seed": Range(least=0, most=2**32 - 1, whole=True),
+    "logging_steps": STEPS,
+    "eval_steps": STEPS,
+    "save_steps": STEPS,
+    "save_total_limit": COUNT,
+    "num_samples": Range(least=0, whole=True),
+    "sample_max_new_tokens": COUNT,
+}
+
+SCHEDULES = (
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+    "cosine_with_min_lr",
+    "cosine_warmup_with_min_lr",
+    "warmup_stable_decay",
+)
+"""transformers' schedules that are functions of the step alone."""
+
+TRACKERS = ("tensorboard", "wandb", "swanlab", "trackio", "mlflow")
+
+
+def check_training_settings(settings: TrainingSettings) -> None:
+    """Raise ConfigError for the first setting of the engine that is out of range or contradicts another."""
+    check_ranges(settings, RANGES)
+    check_choices(settings, TrainingSettings)
+    if settings.lr_scheduler_type not in SCHEDULES:
+        raise setting_error(settings, "lr_scheduler_type", f"must be one of {', '.join(SCHEDULES)}")
+    for name in settings.report_to:
+        if name not in TRACKERS:
+            raise setting_error(settings, "report_to", f"must be of {', '.join(TRACKERS)}, or none")
+    _check_best(settings)
+
+
+def _check_best(settings: TrainingSettings) -> None:
+    """What asks for the best checkpoint must be able to find it: evaluations, and a checkpoint at each of them."""
+    asks = "--load_best_model_at_end" if settings.load_best_model_at_end else None
+    asks = "--save_strategy best" if settings.save_strategy == "best" else asks
+    if asks is None:
+        return
+    when = settings.eval_strategy or "steps"
+    if when == "no":
+        raise ConfigError(f"{asks} needs evaluations; set --eval_strategy steps or epoch")
+    if settings.save_strategy == "best":
+        return
+    if settings.save_strategy != when:
+        raise ConfigError(f"{asks} needs checkpoints where it evaluates; set --save_strategy {when}, or best")
+    if when == "steps" and not _multiple(settings.save_steps, settings.eval_steps):
+        steps = f"--save_steps {settings.save_steps:g} is no multiple of --eval_steps {settings.eval_steps:g}"
+        raise ConfigError(f"{asks} needs an evaluation at every checkpoint, but {steps}")
+
+
+def _multiple(steps: float, of: float) -> bool:
+    ratio = steps / of
+    return ratio >= 1 and abs(ratio - round(ratio)) < 1e-9

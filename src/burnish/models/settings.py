@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from burnish.ranges import COUNT, POSITIVE, PROBABILITY, check_choices, check_ranges, setting_error
+
 
 @dataclass(kw_only=True)
 class ModelSettings:
@@ -35,7 +37,7 @@ class AdapterSettings:
     lora_r: int = 16
     """Rank of the adapter; ≥ 1."""
     lora_alpha: int = 32
-    """Scale of the adapter; its output is multiplied by lora_alpha / lora_r."""
+    """Scale of the adapter; its output is multiplied by lora_alpha / lora_r; > 0."""
     lora_dropout: float = 0.0
     """Dropout on the adapter's input, probability in [0, 1)."""
     lora_target_modules: list[str] | None = None
@@ -48,3 +50,19 @@ class AdapterSettings:
     """Rank-stabilised scale lora_alpha / sqrt(lora_r) (arXiv 2312.03732)."""
     use_dora: bool = False
     """Weight-decomposed adapters (arXiv 2402.09353)."""
+
+
+ADAPTER_RANGES = {"lora_r": COUNT, "lora_alpha": POSITIVE, "lora_dropout": PROBABILITY}
+
+
+def check_model_settings(settings: ModelSettings) -> None:
+    """Raise ConfigError for the first setting of policy and reference that is not allowed."""
+    check_choices(settings, ModelSettings)
+
+
+def check_adapter_settings(settings: AdapterSettings) -> None:
+    """Raise ConfigError for the first setting of the adapter that is out of range."""
+    check_ranges(settings, ADAPTER_RANGES)
+    for name in ("lora_target_modules", "lora_target_parameters", "lora_modules_to_save"):
+        if getattr(settings, name) == []:
+            raise setting_error(settings, name, "names nothing; leave it out")
