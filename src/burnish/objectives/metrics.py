@@ -1,0 +1,68 @@
+"""What is logged of pairs, by TRL's keys: sums and counts, so that means over any cut are exact.
+
+A metric is (sum, count), two scalars on the scores' device. Row weights do not enter: these are statistics of the
+model on the rows, not of the loss.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from burnish.objectives.scores import PairScores
+
+Metric = tuple[Tensor, Tensor]
+
+
+def preference_rewards(scores: PairScores, kind: str, *, beta: float | Tensor) -> tuple[Tensor, Tensor]:
+    """Rewards of chosen and rejected completions, each (pairs,), no gradient.
+
+    Args:
+        scores: of some pairs.
+        kind: logratio is β·(log π - log π_ref); average is β·log π a token; logp is β·log π.
+        beta: 1/nats.
+    """
+    chosen, rejected = {
+        "logratio": lambda: (scores.chosen_logratio, scores.rejected_logratio),
+        "average": lambda: (scores.chosen_average, scores.rejected_average),
+        "logp": lambda: (scores.chosen_logps, scores.rejected_logps),
+    }[kind]()
+    return beta * chosen.detach(), beta * rejected.detach()
+
+
+def preference_metrics(
+    scores: PairScores,
+    chosen_rewards: Tensor,
+    rejected_rewards: Tensor,
+    mean_logit_sums: Tensor | None = None,
+) -> dict[str, Metric]:
+    """Rewards, log-probabilities and logits of pairs.
+
+    Args:
+        scores: of some pairs.
+        chosen_rewards: (pairs,) nats.
+        rejected_rewards: (pairs,) nats.
+        mean_logit_sums: (completions,) chosen, rejected, …: each completion's sum over counted tokens of the mean logit
+            over the vocabulary; None leaves `logits/…` out.
+
+    Returns:
+        `rewards/accuracies` is the share of pairs whose chosen reward is strictly greater (ties are misses);
+        `logps/accuracies` the same of raw log-probabilities. `logits/…` are means over counted tokens.
+    """
+    chosen_logps, rejected_logps = scores.chosen_logps.detach(), scores.rejected_logps.detach()
+    by_pair = {
+        "rewards/chosen": chosen_rewards,
+        "rewards/rejected": rejected_rewards,
+        "rewards/accuracies": (chosen_rewards > rejected_rewards).to(chosen_rewards.dtype),
+        "rewards/margins": chosen_rewards - rejected_rewards,
+        "logps/chosen": chosen_logps,
+        "logps/rejected": rejected_logps,
+        "logps/accuracies": (chosen_logps > rejected_logps).to(chosen_logps.dtype),
+    }
+    count = torch.full((), float(scores.num_pairs), device=chosen_logps.device)
+    metrics = {key: (values.detach().sum(), count) for key, values in by_pair.items()}
+    if mean_logit_sums is not None:
+        chosen_logits, rejected_logits = mean_logit_sums.detach().view(-1, 2).sum(dim=0).unbind()
+        metrics["logits/chosen"] = (chosen_logits, scores.chosen_num_tokens.sum())
+        metrics["logits/rejected"] = (rejected_logits, scores.rejected_num_tokens.sum())
+    return metrics
