@@ -1,0 +1,150 @@
+"""TRL's settings of the objective, the optimizer and the steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from burnish.cli.trl_flags.kinds import Answer, Layer, NotNeeded, Refused, Same, Translated, renamed
+from burnish.cli.values import read_bool
+from burnish.errors import ConfigError
+
+_ADAMW = ("adamw_torch", "adamw_torch_fused", "adamw_hf")
+
+
+class _PlainAdamW(tuple[str, ...]):
+    """The names of AdamW itself, the fused kernel of any device included."""
+
+    __slots__ = ()
+
+    def __contains__(self, name: object) -> bool:
+        text = str(name)
+        return name is None or text in _ADAMW or (text.startswith("adamw_torch_") and text.endswith("_fused"))
+
+
+def read_data_seed(value: Any, layer: Layer) -> dict[str, Any]:
+    """One seed rules order, dropout and new weights; a second one is accepted where it is the same."""
+    if value is None or value == layer.get("seed", 42):
+        return {}
+    raise ConfigError(f"--data_seed {value} is not supported; one seed rules the order as well: --seed {value}")
+
+
+def read_use_cpu(value: Any, _: Layer) -> dict[str, Any]:
+    """`device` from the switch that keeps off the accelerator."""
+    return {"device": "cpu"} if read_bool(value, "--use_cpu") else {}
+
+
+def read_checkpointing_kwargs(value: Any, _: Layer) -> dict[str, Any]:
+    """Nothing: recomputation is always the non-reentrant kind. Anything else than its switch is refused by name."""
+    if isinstance(value, dict):
+        for name in value:
+            if name not in ("use_reentrant", "preserve_rng_state"):
+                raise ConfigError(f"--gradient_checkpointing_kwargs: {name} is not supported; leave it out")
+    return {}
+
+
+_NOT_BUILT = "is not built yet; leave it out"
+_COMPILE = "compilation is not built yet; leave it out"
+_COMPILE_ZH = "尚未支持编译，请去掉此项"
+_LIGER = "the head meets only counted positions and runs in blocks, so the full logits never exist"
+_LIGER_ZH = "输出层只计算计入损失的位置并分块进行，完整的 logits 从不存在"
+_MOVING = "a reference that moves with the policy " + _NOT_BUILT
+_MOVING_ZH = "尚未支持随策略移动的参考模型，请去掉此项"
+_DIVERGENCE = "other divergences than reverse_kl are not built yet; leave it out"
+_DIVERGENCE_ZH = "目前只有 reverse_kl，请去掉此项"
+_ONE_DEVICE = "a run takes one device for now; leave it out"
+_ONE_DEVICE_ZH = "目前一次运行使用一个设备，请去掉此项"
+_REFERENCE_COST = (
+    "the reference scores a step's rows before the policy does, so its activations take no room beside the policy's"
+)
+_REFERENCE_COST_ZH = "参考模型在策略之前计算该步的分数，其激活值不与策略同占内存"
+
+TRAINING: dict[str, Answer] = {
+    "loss_type": Same("sigmoid, hinge, ipo, alone or together", "sigmoid、hinge、ipo，可单独或组合使用"),
+    "label_smoothing": Same(
+        "honoured by sigmoid as cDPO, where TRL ignores it", "sigmoid 按 cDPO 使用它，而 TRL 会忽略"
+    ),
+    "num_train_epochs": Same("the reference job's", "参考任务的取值"),
+    "learning_rate": Same("the reference job's", "参考任务的取值"),
+    "per_device_train_batch_size": Same(
+        "the reference job's; how a step is cut never changes the update, only the product of batch sizes counts",
+        "参考任务的取值；一步如何切分不影响更新，只有批大小的乘积有意义",
+    ),
+    "gradient_accumulation_steps": Same(
+        "the reference job's; how a step is cut never changes the update, only the product of batch sizes counts",
+        "参考任务的取值；一步如何切分不影响更新，只有批大小的乘积有意义",
+    ),
+    "gradient_checkpointing": Same(
+        "off: the cut into micro-batches keeps the memory, and recomputing costs a third more time; gradients are equal",
+        "默认关闭：内存由微批切分控制，重算约多用三分之一时间；梯度相同",
+    ),
+    "activation_checkpointing": renamed("gradient_checkpointing"),
+    "activation_checkpointing_kwargs": Translated(
+        "gradient_checkpointing", read_checkpointing_kwargs, "always non-reentrant", "总是非重入式"
+    ),
+    "gradient_checkpointing_kwargs": Translated(
+        "gradient_checkpointing", read_checkpointing_kwargs, "always non-reentrant", "总是非重入式"
+    ),
+    "lr_scheduler_type": Same(
+        "all schedules that are functions of the step; not reduce_lr_on_plateau and greedy",
+        "所有只依赖步数的调度；不含 reduce_lr_on_plateau 和 greedy",
+    ),
+    "optim": Refused(
+        "the optimizer is AdamW; leave it out",
+        "优化器为 AdamW，请去掉此项",
+        harmless=_PlainAdamW(_ADAMW),
+    ),
+    "optim_args": Refused(
+        "AdamW's settings are --adam_beta1, --adam_beta2, --adam_epsilon and --weight_decay",
+        "AdamW 的设置为 --adam_beta1、--adam_beta2、--adam_epsilon 和 --weight_decay",
+        harmless=(None, False, ""),
+    ),
+    "optim_target_modules": Refused(
+        "it belongs to optimizers that are not built; leave it out", "它属于未支持的优化器，请去掉此项"
+    ),
+    "average_tokens_across_devices": NotNeeded(
+        "a step always divides once, by the count over all its rows", "一步总是按全部数据的数量只除一次"
+    ),
+    "label_smoothing_factor": Refused(
+        "use --label_smoothing (cDPO)", "请用 --label_smoothing（cDPO）", harmless=(None, False, 0.0)
+    ),
+    "torch_compile": Refused(_COMPILE, _COMPILE_ZH),
+    "torch_compile_backend": Refused(_COMPILE, _COMPILE_ZH),
+    "torch_compile_mode": Refused(_COMPILE, _COMPILE_ZH),
+    "use_liger_kernel": NotNeeded(_LIGER, _LIGER_ZH),
+    "liger_kernel_config": NotNeeded(_LIGER, _LIGER_ZH),
+    "neftune_noise_alpha": Refused(
+        "noise on the embeddings belongs to supervised tuning; leave it out",
+        "嵌入噪声用于监督微调，请去掉此项",
+        harmless=(None, False, 0.0),
+    ),
+    "activation_offloading": Refused(
+        "use --gradient_checkpointing, or a smaller --max_tokens_per_micro_batch",
+        "请用 --gradient_checkpointing，或更小的 --max_tokens_per_micro_batch",
+    ),
+    "torch_empty_cache_steps": NotNeeded("micro-batches are cut to fit the memory", "微批按可用内存切分"),
+    "seed": Same("of order, dropout and new weights", "决定顺序、dropout 和新权重"),
+    "data_seed": Translated("seed", read_data_seed, "one seed rules the order as well", "顺序也由同一个种子决定"),
+    "full_determinism": renamed("deterministic"),
+    "use_cpu": Translated("device", read_use_cpu, "true is --device cpu", "true 即 --device cpu"),
+    "precompute_ref_log_probs": NotNeeded(_REFERENCE_COST, _REFERENCE_COST_ZH),
+    "precompute_ref_batch_size": NotNeeded(_REFERENCE_COST, _REFERENCE_COST_ZH),
+    "ld_alpha": Refused(
+        "LD-DPO's length desensitisation " + _NOT_BUILT, "尚未支持 LD-DPO，请去掉此项", harmless=(None, 1.0)
+    ),
+    "f_divergence_type": Refused(_DIVERGENCE, _DIVERGENCE_ZH, harmless=(None, "reverse_kl")),
+    "f_alpha_divergence_coef": Refused(_DIVERGENCE, _DIVERGENCE_ZH, harmless=(None, 0.5)),
+    "use_weighting": Refused("WPO's weighting " + _NOT_BUILT, "尚未支持 WPO 加权，请去掉此项"),
+    "discopop_tau": Refused(
+        "the discopop objective " + _NOT_BUILT, "尚未支持 discopop 目标，请去掉此项", harmless=(None, 0.05)
+    ),
+    "sync_ref_model": Refused(_MOVING, _MOVING_ZH),
+    "ref_model_mixup_alpha": Refused(_MOVING, _MOVING_ZH, harmless=(None, 0.6)),
+    "ref_model_sync_steps": Refused(_MOVING, _MOVING_ZH, harmless=(None, 512)),
+    "fsdp": Refused(_ONE_DEVICE, _ONE_DEVICE_ZH, harmless=(None, False, "", [])),
+    "fsdp_config": Refused(_ONE_DEVICE, _ONE_DEVICE_ZH),
+    "deepspeed": Refused(_ONE_DEVICE, _ONE_DEVICE_ZH),
+    "parallelism_config": Refused(_ONE_DEVICE, _ONE_DEVICE_ZH),
+    "accelerator_config": Refused(
+        "--device, --precision and the batch sizes say what it would", "请用 --device、--precision 和批大小"
+    ),
+}
