@@ -16,7 +16,7 @@ OUT = Path(__file__).parents[1] / "tests" / "golden" / "trl_dpo_flags.json"
 
 
 def main() -> None:
-    from trl import DatasetMixtureConfig, DPOConfig, ModelConfig, ScriptArguments  # pyright: ignore
+    from trl import DatasetMixtureConfig, DPOConfig, ModelConfig, ScriptArguments  # pyright: ignore[reportMissingImports]
 
     flags: dict[str, dict[str, Any]] = {}
     for config_type in (ScriptArguments, DPOConfig, ModelConfig, DatasetMixtureConfig):

@@ -37,6 +37,10 @@ _SHORT_FOR = {
 """Names that other tools use and that no spelling distance leads home."""
 
 
+RUN_FILE_KEYS = ("decided",)
+"""What a run.yaml that burnish wrote holds besides settings: decisions of that run, which are not asked for again."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Parsed(Generic[T]):
     """What a command line asks for."""
@@ -124,6 +128,8 @@ class _Reader:
             if isinstance(answer, Same) and answer.read is not None:
                 written = dataclasses.replace(written, value=answer.read(written.value))
             return [written]
+        if written.key in RUN_FILE_KEYS:
+            return []
         if written.key == "env":
             self.environment.update(_environment(written))
             return []

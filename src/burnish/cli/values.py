@@ -76,7 +76,7 @@ def describe(hint: Any) -> str:
     elif get_origin(kind) is dict:
         words = "settings in braces, as in '{key: value}'"
     else:
-        words = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "a name")
+        words = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "text")
     return f"{words}, or none" if optional else words
 
 

@@ -74,7 +74,7 @@ TRAINING: dict[str, Answer] = {
         "参考任务的取值；一步如何切分不影响更新，只有批大小的乘积有意义",
     ),
     "gradient_checkpointing": Same(
-        "off: the cut into micro-batches keeps the memory, and recomputing costs a third more time; gradients are equal",
+        "off: micro-batches keep the memory, and recomputing costs a third more time; gradients are equal",
         "默认关闭：内存由微批切分控制，重算约多用三分之一时间；梯度相同",
     ),
     "activation_checkpointing": renamed("gradient_checkpointing"),
