@@ -107,9 +107,10 @@ class _Reader:
         for written in last.values():
             for ours in self._answer(written, plain):
                 value = read_value(ours, self.hints[ours.key])
-                earlier = found.setdefault(ours.key, (value, ours.where))
-                if earlier[0] != value:
-                    raise ConfigError(f"{earlier[1]} and {ours.where} ask for different values of {ours.key}; keep one")
+                if ours.key in found and found[ours.key][0] != value:
+                    both = f"{found[ours.key][1]} and {ours.where}"
+                    raise ConfigError(f"{both} ask for different values of {ours.key}; keep one")
+                found[ours.key] = (value, ours.where)
         self.settings.update({name: value for name, (value, _) in found.items()})
 
     def _without_no(self, written: Written) -> Written:
@@ -126,11 +127,11 @@ class _Reader:
         answer = self.table.get(written.key)
         if written.key in self.hints:
             if isinstance(answer, Same) and answer.read is not None:
-                written = dataclasses.replace(written, value=answer.read(written.value))
+                return [self._reread(written, answer)]
             return [written]
-        if written.key in RUN_FILE_KEYS:
+        if written.key in RUN_FILE_KEYS and not written.is_flag:
             return []
-        if written.key == "env":
+        if written.key == "env" and not written.is_flag:
             self.environment.update(_environment(written))
             return []
         value = plain[written.key]
@@ -148,6 +149,14 @@ class _Reader:
                 raise ConfigError(f"{written.where}{shown} is not supported; {answer.instead}")
             case _:
                 raise self._unknown(written)
+
+    def _reread(self, written: Written, answer: Same) -> Written:
+        """TRL's value as one of ours, told where the answer wants it told."""
+        assert answer.read is not None
+        ours = dataclasses.replace(written, value=answer.read(written.value))
+        if answer.told and ours.value != written.value:
+            self.notes.append(f"{written.where}: {answer.note}")
+        return ours
 
     def _unknown(self, written: Written) -> ConfigError:
         key = written.key

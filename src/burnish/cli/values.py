@@ -7,7 +7,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
-from burnish.cli.words import Written
+from burnish.cli.words import Written, read_text
 from burnish.errors import ConfigError
 
 YES = ("yes", "true", "t", "y", "1", "on")
@@ -27,18 +27,9 @@ def read_scalar(value: Any) -> Any:
     if value.lower() in _NONE:
         return None
     try:
-        read = yaml.safe_load(value)
+        return read_text(value)
     except yaml.YAMLError:
         return value
-    return _number(read) if isinstance(read, str) else read
-
-
-def _number(word: str) -> str | float:
-    """YAML 1.1 takes 5e-7 for text; everyone else takes it for a number."""
-    try:
-        return float(word)
-    except ValueError:
-        return word
 
 
 def read_bool(value: Any, where: str) -> bool:
@@ -58,7 +49,9 @@ def read_value(written: Written, hint: Any) -> Any:
     if optional and _is_none(value):
         return None
     if get_origin(kind) is list:
-        value = _as_list(value)
+        if written.is_flag and value == []:
+            raise ConfigError(f"{written.where} needs a value: {describe(hint)}")
+        value = [_adapt(part, get_args(kind)[0]) for part in _as_list(value)]
     elif kind is bool:
         value = read_bool(_single(value, True, written, kind), written.where)
     else:
@@ -101,13 +94,13 @@ def _as_list(value: Any) -> list[Any]:
         word = value[0].strip()
         if word.startswith("["):
             return _bracketed(word)
-        value = [part.strip() for part in word.split(",")] if "," in word else [word]
-    return [_number(part) if isinstance(part, str) else part for part in value]
+        return [part.strip() for part in word.split(",") if part.strip()]
+    return value
 
 
 def _bracketed(word: str) -> list[Any]:
     try:
-        read = yaml.safe_load(word)
+        read = read_text(word)
     except yaml.YAMLError:
         return [word]
     return read if isinstance(read, list) else [read]
@@ -119,7 +112,7 @@ def _single(value: Any, bare: Any, written: Written, kind: Any) -> Any:
         return value if not isinstance(value, list) else " ".join(value)
     if len(value) > 1:
         raise ConfigError(f"{written.where} takes one value; what is '{value[1]}'?")
-    if not value and bare is None:
+    if not value and (bare is None or not written.is_flag):
         raise ConfigError(f"{written.where} needs a value: {describe(kind)}")
     return value[0] if value else bare
 
@@ -128,6 +121,11 @@ def _adapt(value: Any, kind: Any) -> Any:
     """Undo what YAML does to words: `no` is False, a year is a number."""
     if get_origin(kind) is Literal and isinstance(value, bool):
         return {False: "no", True: "yes"}[value]
+    if kind is float and isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
     if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     return value

@@ -26,6 +26,11 @@ class Written:
     where: str
     """How an error names it: `--beta`, or `run.yaml:3: beta`."""
 
+    @property
+    def is_flag(self) -> bool:
+        """Whether it stands on the command line, where a flag may stand alone."""
+        return self.where.startswith("--")
+
 
 def split_words(argv: list[str]) -> list[Written]:
     """Cut a command line into flags and the words after each: `--key word …`, `--key=word`, dashes or underscores.
@@ -84,6 +89,20 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(str(key_node.value))
         return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)  # YAML 1.1 takes 5e-7 for text; everyone else takes it for a number
+
+
+def read_text(text: str) -> Any:
+    """What YAML makes of a word. Raises yaml.YAMLError."""
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def _compose(path: Path) -> tuple[yaml.Node | None, _Loader]:

@@ -51,6 +51,7 @@ DATA: dict[str, Answer] = {
         "random or sequential; group_by_length and batch_rebalance are read as random, since " + _PADDING,
         "random 或 sequential；group_by_length 与 batch_rebalance 视为 random，因为" + _PADDING_ZH,
         read=read_sampling,
+        told=True,
     ),
     "length_column_name": NotNeeded(_PADDING, _PADDING_ZH),
     "padding_free": NotNeeded(_PADDING, _PADDING_ZH),

@@ -86,6 +86,9 @@ FORMER: dict[str, Answer] = {
     ),
     "preprocessing_num_workers": renamed("dataset_num_proc"),
     "chat_template": Refused("put it into a file: --chat_template_path FILE", "请放入文件：--chat_template_path 文件"),
+    "packing": Refused(
+        "packing belongs to supervised tuning; here " + _PADDING, "打包用于监督微调；此处" + _PADDING_ZH
+    ),
     "sanity_check": Refused("use --max_train_samples, or --dry_run", "请用 --max_train_samples 或 --dry_run"),
     "group_by_length": NotNeeded(_PADDING, _PADDING_ZH),
     "dispatch_batches": NotNeeded(_LOADER, _LOADER_ZH),

@@ -18,6 +18,8 @@ class Same:
     zh: str
     read: Callable[[Any], Any] | None = None
     """Turns a value of TRL's into one of ours; gets and gives back what was written."""
+    told: bool = False
+    """Whether the note is told when `read` changes the value."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from burnish.cli.trl_flags.kinds import Answer, NotNeeded, Refused, Same
 from burnish.engine.settings import TRACKERS
+from burnish.errors import ConfigError
 
 
 def read_report_to(value: Any) -> Any:
@@ -25,6 +26,16 @@ def read_resume(value: Any) -> Any:
     if str(word).lower() == "true":
         return "auto"
     return None if str(word).lower() == "false" else value
+
+
+def read_debug(value: Any) -> Any:
+    """TRL's empty list of debug options; those that there are have no equivalent."""
+    words = value if isinstance(value, list) else [value]
+    if words == [""]:
+        return False
+    if any(str(word) in ("underflow_overflow", "tpu_metrics_debug") for word in words):
+        raise ConfigError(f"--debug {words[0]} is not supported; here --debug shows the tracebacks of errors")
+    return value
 
 
 _EVAL = "evaluation gathers sums on the device, no predictions"
@@ -114,6 +125,7 @@ RECORDS: dict[str, Answer] = {
     "debug": Same(
         "here it shows the tracebacks of errors; TRL's underflow_overflow has no equivalent",
         "此处用于显示错误的调用栈；TRL 的 underflow_overflow 没有对应",
+        read=read_debug,
     ),
     "do_train": NotNeeded("the command says it: `burnish dpo` trains", "命令本身已说明：`burnish dpo` 即训练"),
     "do_eval": NotNeeded("--eval_strategy says it", "由 --eval_strategy 决定"),
