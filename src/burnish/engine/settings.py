@@ -29,6 +29,8 @@ class TrainingSettings:
     """Start afresh in an output folder that holds an earlier run, and delete that run."""
     resume_from_checkpoint: str | None = None
     """auto takes the newest good checkpoint of output_dir; a path takes that checkpoint."""
+    allow_changed: list[str] = field(default_factory=list)
+    """Fingerprints that may differ from the resumed checkpoint's, such as data or learning_rate."""
     per_device_train_batch_size: int = 2
     """Groups per device and accumulation step; only its product with gradient_accumulation_steps matters here; ≥ 1."""
     gradient_accumulation_steps: int = 8

@@ -1,0 +1,98 @@
+"""`burnish dpo`: settings in, a trained model out, and what the user sees on the way."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from burnish.cli.arguments import parse_arguments
+from burnish.cli.help import print_help
+from burnish.cli.samples import format_samples
+from burnish.console import notice
+from burnish.errors import EXIT_DONE
+from burnish.methods.dpo import DPOConfig
+
+if TYPE_CHECKING:
+    from burnish.methods.trainer import DPOTrainer
+
+
+def run(argv: list[str]) -> int:
+    """Run the command with the words after `dpo`; the exit code."""
+    if "-h" in argv or "--help" in argv or "--help-all" in argv or "--help_all" in argv:
+        print_help("dpo", DPOConfig, everything="-h" not in argv and "--help" not in argv)
+        return EXIT_DONE
+    parsed = parse_arguments(argv, DPOConfig)
+    is_demo = not parsed.given & {"model_name_or_path", "dataset_name"}
+    if is_demo:
+        parsed = parse_arguments([*_demo_arguments(), *argv], DPOConfig)
+    os.environ.update(parsed.environment)
+    for note in parsed.notes:
+        notice(note)
+    if is_demo:
+        notice("no model and no data set given: training the embedded model on the embedded preferences")
+    return _train(parsed.config, is_demo=is_demo)
+
+
+def _demo_arguments() -> list[str]:
+    from burnish.demo import demo_paths
+
+    paths = demo_paths()
+    return [
+        *("--config", str(paths.settings)),
+        *("--model_name_or_path", str(paths.model)),
+        *("--dataset_name", str(paths.data)),
+    ]
+
+
+def _train(config: DPOConfig, *, is_demo: bool) -> int:
+    from burnish.methods.trainer import DPOTrainer
+
+    trainer = DPOTrainer(args=config)
+    try:
+        if config.dry_run:
+            print("\n".join(trainer.plan().lines()))
+            return EXIT_DONE
+        notice("\n".join(trainer.plan().lines()))
+        show = _ManyReplies(trainer) if is_demo else None
+        fresh = config.resume_from_checkpoint is None
+        before = trainer.sample("before") if fresh else []
+        trainer.train()
+        folder = trainer.save_model()
+        after = trainer.sample("after")
+        if show is not None:
+            print(show.compare())
+        elif after:
+            print(format_samples(before, after))
+        notice(f"model: {_relative(folder)}")
+        return EXIT_DONE
+    finally:
+        trainer.close()
+
+
+class _ManyReplies:
+    """The demo's measure: manners and correctness of all held-out replies, before and after."""
+
+    def __init__(self, trainer: DPOTrainer) -> None:
+        from burnish.demo.showcase import load_held_out
+
+        self.trainer = trainer
+        self.rows = load_held_out()
+        self.before = self._measure()
+
+    def _measure(self) -> Any:
+        from burnish.demo.showcase import measure_manners
+
+        return measure_manners(self.trainer.model, self.trainer.processing_class, self.rows)
+
+    def compare(self) -> str:
+        from burnish.demo.showcase import format_comparison
+
+        return format_comparison(self.before, self._measure(), self.rows)
+
+
+def _relative(path: Path) -> Path:
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path

@@ -1,0 +1,102 @@
+"""The command `burnish`: which subcommand, which exit code, and what an error looks like."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from burnish import __version__
+from burnish.errors import EXIT_DONE, EXIT_UNEXPECTED, BurnishError, ConfigError
+
+USAGE = """burnish: post-trains language models on Ascend NPUs, CUDA GPUs and CPUs.
+
+  burnish dpo --model_name_or_path M --dataset_name D …   train on preferences
+  burnish dpo                                             the same on the embedded model and data
+  burnish dpo --dry_run …                                 prepare everything, print the plan, stop
+  burnish explain D --row 7 --model_name_or_path M        one row as the model will see it
+  burnish merge RUN OUT                                   an adapter run as one ordinary model folder
+  burnish checkpoints RUN                                 list and verify a run's checkpoints
+  burnish --version
+
+`burnish dpo --help` shows a command's settings, `--help-all` all of them. Exit codes: 0 done, 1 unexpected, 2 bad
+settings or data, 3 damaged files, 4 numerics, 75 preempted and resumable."""
+
+
+def _dpo(argv: list[str]) -> int:
+    from burnish.cli.dpo import run
+
+    return run(argv)
+
+
+def _explain(argv: list[str]) -> int:
+    from burnish.cli.explain import run
+
+    return run(argv)
+
+
+def _merge(argv: list[str]) -> int:
+    from burnish.cli.merge import run
+
+    return run(argv)
+
+
+def _checkpoints(argv: list[str]) -> int:
+    from burnish.cli.checkpoints import run
+
+    return run(argv)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "dpo": _dpo,
+    "explain": _explain,
+    "merge": _merge,
+    "checkpoints": _checkpoints,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand and give its exit code; errors are one or two lines unless --debug asks for the traceback."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return EXIT_DONE
+    if words[0] in ("--version", "-V"):
+        print(f"burnish {__version__}")
+        return EXIT_DONE
+    debug = "--debug" in words
+    try:
+        return _command(words[0])(words[1:])
+    except BurnishError as error:
+        return _report(error, str(error), error.exit_code, debug)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+    except KeyboardInterrupt as error:
+        return _report(error, "interrupted", 130, debug)
+    except Exception as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        text = f"unexpected {type(error).__name__}: {first_line}\nRun again with --debug for the traceback."
+        return _report(error, text, EXIT_UNEXPECTED, debug)
+
+
+def _command(name: str) -> Callable[[list[str]], int]:
+    if name in COMMANDS:
+        return COMMANDS[name]
+    import difflib
+
+    near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}."
+    raise ConfigError(f"burnish {name}: no such command; {hint}")
+
+
+def _report(error: BaseException, text: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    print(f"burnish: {text}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Evaluation: the same passes without gradients, over all held-out groups as one sum."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+
+from burnish.console import progress
+from burnish.data.groups import PromptGroup
+from burnish.engine.metrics import MetricSums
+from burnish.engine.passes import Passes
+
+
+class Evaluation:
+    """Held-out groups, planned once."""
+
+    def __init__(self, groups: Sequence[PromptGroup], *, batch_size: int) -> None:
+        """Keep the groups.
+
+        Args:
+            groups: at least one.
+            batch_size: per_device_eval_batch_size, which eval_steps_per_second is counted in.
+        """
+        self.groups = list(groups)
+        self.batch_size = batch_size
+
+    def run(self, passes: Passes) -> dict[str, float]:
+        """Give the record with `eval_` before each metric; its loss has the evaluation set's own denominators."""
+        started = time.perf_counter()
+        sums = MetricSums()
+        plan = passes.cut.plan(range(len(self.groups)), self.groups)
+        denominators = passes.method.denominators(self.groups)
+        with progress("evaluating", total=len(self.groups), unit="groups") as advance:
+            passes.evaluate(plan, self.groups.__getitem__, denominators, sums, advance)
+        means = sums.take_means(passes.accelerator)
+        seconds = time.perf_counter() - started
+        return {
+            "eval_loss": means.pop("loss"),
+            "eval_runtime": seconds,
+            "eval_samples_per_second": len(self.groups) / seconds,
+            "eval_steps_per_second": math.ceil(len(self.groups) / self.batch_size) / seconds,
+            **{f"eval_{name}": value for name, value in means.items()},
+        }

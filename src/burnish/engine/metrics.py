@@ -1,0 +1,48 @@
+"""Metrics as sums and counts on the device, brought to the host once a logging interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SumAndCount = tuple[Tensor, Tensor]
+"""Sum over some items and their number, both scalars on the device."""
+
+
+class MetricSums:
+    """Exact means over a logging interval and all ranks, never means of micro-batch means."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, metrics: Mapping[str, SumAndCount]) -> None:
+        """Add sums and counts by name; no host copy."""
+        for name, (total, count) in metrics.items():
+            pair = torch.stack([total.detach().float(), count.detach().float()])
+            held = self._sums.get(name)
+            self._sums[name] = pair if held is None else held + pair
+
+    def take_means(self, accelerator: Any) -> dict[str, float]:
+        """Reduce over ranks, copy to the host in one piece, forget; names keep the order in which they came."""
+        if not self._sums:
+            return {}
+        packed = accelerator.reduce(torch.stack(list(self._sums.values())), reduction="sum").tolist()
+        means = {name: total / count if count else 0.0 for name, (total, count) in zip(self._sums, packed, strict=True)}
+        self._sums = {}
+        return means
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint in the middle of an interval keeps: (sum, count) by name."""
+        return dict(self._sums)
+
+    def restore(self, tensors: Mapping[str, Tensor], device: torch.device) -> None:
+        """Go on from a checkpoint's sums."""
+        self._sums = {name: pair.to(device) for name, pair in tensors.items()}
+
+
+def scalar(value: float, device: torch.device) -> Tensor:
+    """A number as a scalar tensor on a device, without waiting for it."""
+    return torch.full((), float(value), device=device)

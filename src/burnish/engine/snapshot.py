@@ -1,0 +1,83 @@
+"""What a checkpoint keeps of a loop, and how the loop goes on from it: bit for bit on the CPU."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor, nn
+
+from burnish.device.pick import Device
+from burnish.device.rng import device_rng_state, set_device_rng_state
+from burnish.engine.checkpoint import (
+    CheckpointState,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    pack_rng,
+    restore_rng,
+)
+from burnish.engine.loop import Counters, TrainingLoop
+from burnish.engine.tensor_files import copy_tensors
+
+DEVICE_RNG = "device"
+
+
+def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What training changes, by name: all weights, or the adapter's; shared weights once."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def capture(loop: TrainingLoop, model: nn.Module, device: Device, *, metrics_bytes: int) -> CheckpointState:
+    """Collect everything that the rest of the run depends on."""
+    rng = pack_rng()
+    device_state = device_rng_state(device)
+    if device_state is not None:
+        rng[DEVICE_RNG] = device_state
+    named = trainable_tensors(model)
+    return CheckpointState(
+        step=loop.counters.step,
+        counters={
+            "loop": asdict(loop.counters),
+            "schedule": plain_state(loop.schedule),
+            "best": asdict(loop.best),
+            "callbacks": loop.callbacks.states(),
+            "log_history": loop.callbacks.state.log_history,
+            "cut": asdict(loop.passes.cut),
+            "metrics_bytes": metrics_bytes,
+        },
+        tensors={
+            "model": named,
+            "optimizer": optimizer_tensors(loop.optimizer, named),
+            "rng-0": rng,
+            "metric-sums": loop.sums.tensors(),
+        },
+    )
+
+
+def restore(loop: TrainingLoop, model: nn.Module, device: Device, state: CheckpointState) -> None:
+    """Put a loop where its checkpoint stands; the caller has checked the fingerprints.
+
+    Raises:
+        IntegrityError: tensors are missing, left over, or of another shape or dtype.
+    """
+    named = trainable_tensors(model)
+    copy_tensors(state.tensors["model"], named, what="model")
+    load_optimizer_tensors(loop.optimizer, named, state.tensors["optimizer"])
+    loop.schedule.load_state_dict(state.counters["schedule"])
+    loop.counters = Counters(**state.counters["loop"])
+    loop.best.value, loop.best.step = state.counters["best"]["value"], state.counters["best"]["step"]
+    loop.callbacks.restore(state.counters["callbacks"])
+    loop.callbacks.state.log_history = list(state.counters["log_history"])
+    loop.callbacks.state.best_metric, loop.callbacks.state.best_global_step = loop.best.value, loop.best.step
+    loop.sums.restore(state.tensors["metric-sums"], device.torch_device)
+    loop.last_saved_step = loop.counters.step
+    rng = dict(state.tensors["rng-0"])
+    device_state = rng.pop(DEVICE_RNG, None)
+    restore_rng(rng)
+    if device_state is not None:
+        set_device_rng_state(device, device_state)
+
+
+def plain_state(schedule: Any) -> dict[str, Any]:
+    """A schedule's state without its functions, which settings make again."""
+    return {key: value for key, value in schedule.state_dict().items() if key != "lr_lambdas"}

@@ -1,0 +1,68 @@
+"""The plan of a run in words and numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from burnish.engine.loop import total_steps
+from burnish.engine.method import Method
+from burnish.engine.plan import RunPlan
+from burnish.methods.session import Session
+from burnish.models.estimate import count_parameters, estimate_memory
+from burnish.models.reference import AdapterOffReference
+
+
+def describe_run(session: Session, method: Method, config: Any) -> RunPlan:
+    """Derive the plan from a prepared session."""
+    groups = session.train.groups
+    steps = total_steps(config, session.sampler)
+    first = [int(index) for index in session.sampler.groups_of(0)]
+    first_plan = session.cut.plan(first, [groups[index] for index in first])
+    lengths = groups.tree_lengths if session.cut.shared else groups.num_tokens
+    counts = count_parameters(session.model)
+    held_out = "" if session.evaluation is None else f"; {len(session.evaluation.groups):,} held out"
+    share = "shared prompts" if session.cut.shared else "one completion a row"
+    return RunPlan(
+        title=f"burnish {method.name}: the plan",
+        device=session.device.reason,
+        precision=f"{session.precision.name} compute over float32 weights ({session.precision.reason})",
+        policy=str(config.model_name_or_path or "given model"),
+        reference=_describe_reference(session, config),
+        objective=_describe_objective(config),
+        data=session.train.report.one_line() + held_out,
+        tokens=(
+            f"{int(groups.num_tokens.sum()):,} with the prompt once a completion, {int(lengths.sum()):,} computed; "
+            f"longest row {int(lengths.max()):,}"
+        ),
+        steps=(
+            f"{steps:,} of {session.sampler.batch_size} groups, {session.sampler.steps_per_epoch:,} an epoch; "
+            f"{config.lr_scheduler_type} from {config.learning_rate:g}"
+        ),
+        cut=(
+            f"{len(first_plan.micro_batches)} in the first step, at most {session.cut.max_tokens:,} tokens each; "
+            f"{share} ({session.scoring.reason})"
+        ),
+        parameters=f"{counts.trainable:,} trained of {counts.total:,}",
+        memory=estimate_memory(
+            session.model,
+            tokens=session.cut.max_tokens,
+            has_frozen_reference=session.reference is not None
+            and not isinstance(session.reference, AdapterOffReference),
+        ).as_dict(),
+    )
+
+
+def _describe_reference(session: Session, config: Any) -> str:
+    if session.reference is None:
+        return "none: the objective does not use one"
+    if config.ref_model_name_or_path:
+        return str(config.ref_model_name_or_path)
+    if isinstance(session.reference, AdapterOffReference):
+        return "the model with the adapter switched off"
+    return "a frozen copy of the policy's start"
+
+
+def _describe_objective(config: Any) -> str:
+    weights = config.loss_weights or [1.0] * len(config.loss_type)
+    terms = " + ".join(f"{weight:g} x {name}" for name, weight in zip(config.loss_type, weights, strict=True))
+    return f"{terms}; beta {config.beta:g}, label_smoothing {config.label_smoothing:g}"

@@ -1,0 +1,69 @@
+"""What must be the same for a resumed run to be the run that it resumes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+
+# Settings that cannot alter an update: where things are written, how often, how fast, and what is shown.
+HARMLESS = frozenset(
+    {
+        "output_dir", "overwrite", "resume_from_checkpoint", "allow_changed", "run_name", "report_to", "disable_tqdm",
+        "dry_run", "debug", "num_samples", "sample_max_new_tokens", "logging_strategy", "logging_steps",
+        "logging_first_step", "eval_strategy", "eval_steps", "eval_on_start", "save_strategy", "save_steps",
+        "save_total_limit", "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "data_cache_dir",
+        "dataset_num_proc", "per_device_eval_batch_size", "eval_dataset_name", "max_eval_samples",
+        "dataset_test_split", "hub", "on_bad_row", "strict_data", "token_metrics", "device", "num_threads",
+    }
+)  # fmt: skip
+
+# Settings whose effect is fingerprinted by content instead, so that a moved folder does not matter.
+BY_CONTENT = frozenset(
+    {
+        "dataset_name", "dataset_config", "dataset_train_split", "max_train_samples", "max_length", "truncation_mode",
+        "chat_template_path", "pad_token", "model_name_or_path", "model_revision", "ref_model_name_or_path",
+        "trust_remote_code",
+    }
+)  # fmt: skip
+
+# Settings that are resolved into others before the run.
+RESOLVED = frozenset(
+    {"per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_steps", "precision",
+     "max_tokens_per_micro_batch", "self_check"}
+)  # fmt: skip
+
+
+def update_settings(config: Any, **resolved: Any) -> dict[str, str]:
+    """Every setting that alters an update, as text; resolved values by their own names win."""
+    skipped = HARMLESS | BY_CONTENT | RESOLVED
+    settings = {name: value for name, value in asdict(config).items() if name not in skipped} | resolved
+    return {name: json.dumps(value, sort_keys=True, default=str) for name, value in sorted(settings.items())}
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """Hash of a model's weights and of what its forward reads from the configuration; sha256.
+
+    Covers names, shapes, dtypes and every byte of parameters and buffers.
+    """
+    digest = hashlib.sha256()
+    config: Any = model.config
+    digest.update(
+        json.dumps(
+            {k: v for k, v in config.to_dict().items() if not k.startswith("_")}, sort_keys=True, default=str
+        ).encode()
+    )
+    for name, tensor in sorted(model.state_dict(keep_vars=False).items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(memoryview_of(tensor))
+    return digest.hexdigest()
+
+
+def memoryview_of(tensor: Any) -> memoryview:
+    """The bytes of a tensor, without a copy where it is contiguous on the CPU."""
+    import torch
+
+    return memoryview(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())

@@ -1,0 +1,207 @@
+"""From settings to everything a loop needs: tokenizer, groups, policy, reference, and how rows are cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from burnish.batching.sampler import StepSampler
+from burnish.console import notice
+from burnish.data.prepare import GroupKind, Prepared, data_cache_dir, prepare_groups
+from burnish.data.sources import find_eval_rows, load_rows, rows_of
+from burnish.device.launch import build_accelerator
+from burnish.device.memory import total_memory_bytes
+from burnish.device.pick import Device, pick_device
+from burnish.device.precision import Precision, choose_precision
+from burnish.device.rng import forked_rng, seed_everything
+from burnish.engine.method import Method
+from burnish.engine.passes import Cut
+from burnish.engine.trackers import check_trackers, tracker_options
+from burnish.errors import ConfigError, DataError
+from burnish.models.adapters import add_adapter, is_adapter
+from burnish.models.load import disable_dropout, load_policy, load_tokenizer
+from burnish.models.reference import AdapterOffReference, FrozenReference, ReferenceProvider, copy_of_start
+from burnish.scoring.scorer import Scorer
+from burnish.scoring.self_check import ScoringChoice, choose_scoring
+
+CPU_TOKENS = 2048
+"""Tokens of a micro-batch on the CPU: enough for its matrix products, little enough for its memory."""
+ACCELERATOR_TOKENS_A_GIB = 512
+"""Tokens of a micro-batch for each GiB of an accelerator's memory."""
+
+
+@dataclass(slots=True)
+class Inputs:
+    """What the Python API may hand over instead of names; None where settings say it."""
+
+    model: nn.Module | None = None
+    ref_model: nn.Module | None = None
+    tokenizer: Any = None
+    train_dataset: Any = None
+    eval_dataset: Any = None
+    peft_config: Any = None
+
+
+@dataclass(slots=True)
+class Session:
+    """The parts of one run, ready to train or to evaluate."""
+
+    device: Device
+    precision: Precision
+    tokenizer: Any
+    train: Prepared
+    evaluation: Prepared | None
+    model: nn.Module
+    scorer: Any
+    """The policy's Scorer, wrapped for the device."""
+    reference: ReferenceProvider | None
+    accelerator: Any
+    sampler: StepSampler
+    scoring: ScoringChoice
+    cut: Cut
+    fingerprints: dict[str, str] = field(default_factory=dict)
+
+
+def global_batch_size(config: Any, num_ranks: int = 1) -> int:
+    """Groups of an optimizer step over all ranks."""
+    if config.global_batch_size is not None:
+        return config.global_batch_size
+    return config.per_device_train_batch_size * config.gradient_accumulation_steps * num_ranks
+
+
+def prepare_data(
+    config: Any, inputs: Inputs, tokenizer: Any, kind: GroupKind, rejected_path: Path | None
+) -> tuple[Prepared, Prepared | None]:
+    """Prepare training and evaluation groups.
+
+    Raises:
+        DataError: nothing is left to train on.
+        ConfigError: no data set is named.
+    """
+    if inputs.train_dataset is None and config.dataset_name is None:
+        raise ConfigError("--dataset_name is missing: give a hub id, a file, or a folder of rows.")
+    given_rows, given_eval = inputs.train_dataset, inputs.eval_dataset
+    rows = load_rows(config) if given_rows is None else rows_of(given_rows, limit=config.max_train_samples)
+    eval_rows = None
+    if given_eval is not None:
+        eval_rows = rows_of(given_eval, limit=config.max_eval_samples)
+    elif given_rows is None and config.eval_strategy != "no":
+        eval_rows = find_eval_rows(config)
+    options: dict[str, Any] = {"kind": kind, "cache_dir": data_cache_dir(config), "rejected_path": rejected_path}
+    train = prepare_groups(rows, tokenizer, config, **options)
+    notice(f"data: {train.report.one_line()}")
+    if len(train.groups) == 0:
+        raise DataError(f"{rows.name}: no row is left to train on ({train.report.one_line()}).")
+    evaluation = None if eval_rows is None else prepare_groups(eval_rows, tokenizer, config, **options)
+    if evaluation is not None:
+        notice(f"evaluation data: {evaluation.report.one_line()}")
+    return train, evaluation if evaluation is not None and len(evaluation.groups) else None
+
+
+def load_models(config: Any, inputs: Inputs, *, needs_reference: bool) -> tuple[nn.Module, Any, dict[str, str]]:
+    """Load policy and reference on the CPU, float32, with adapters and without dropout.
+
+    Returns:
+        The policy, a function of the policy's Scorer that gives the reference provider (or None), and fingerprints of
+        the weights that both start from.
+    """
+    from burnish.methods.fingerprints import weights_fingerprint
+
+    seed_everything(config.seed)
+    policy = load_policy(config) if inputs.model is None else inputs.model.float()
+    fingerprints = {"base_model": weights_fingerprint(policy)}
+    other = _load_other_reference(config, inputs) if needs_reference else None
+    if other is not None:
+        fingerprints["reference"] = weights_fingerprint(other)
+    if config.disable_dropout:
+        for model in (policy, other):
+            if model is not None:
+                disable_dropout(model)
+    if (config.use_peft or inputs.peft_config is not None) and not is_adapter(policy):
+        policy = add_adapter(policy, inputs.peft_config or config)
+    if config.gradient_checkpointing:
+        policy.gradient_checkpointing_enable({"use_reentrant": False})  # pyright: ignore[reportCallIssue]
+    return policy, other, fingerprints
+
+
+def _load_other_reference(config: Any, inputs: Inputs) -> nn.Module | None:
+    if inputs.ref_model is not None:
+        return inputs.ref_model.float()
+    if config.ref_model_name_or_path is None:
+        return None
+    return load_policy(config, path=config.ref_model_name_or_path)
+
+
+def build_reference(config: Any, scorer: Scorer, other: nn.Module | None) -> ReferenceProvider:
+    """Choose the provider: another model, the adapter switched off, or a frozen copy of the start."""
+    dtype = None if config.ref_dtype is None else getattr(torch, config.ref_dtype)
+    if other is not None:
+        frozen = Scorer(other.to(dtype=dtype), head_path=scorer.head_path)
+        return FrozenReference(frozen, starts_as_policy=False)
+    if is_adapter(scorer.model):
+        return AdapterOffReference(scorer)
+    frozen = Scorer(copy_of_start(scorer.model, dtype), head_path=scorer.head_path)
+    return FrozenReference(frozen, starts_as_policy=dtype in (None, torch.float32))
+
+
+def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, run_path: Path | None) -> Session:
+    """Build all parts, data before the device is touched."""
+    check_trackers(config.report_to)
+    tokenizer = inputs.tokenizer or load_tokenizer(config, config)
+    rejected = None if run_path is None else run_path / "rejected_rows.jsonl"
+    train, evaluation = prepare_data(config, inputs, tokenizer, kind, rejected)
+    device = pick_device(config.device, num_threads=config.num_threads)
+    precision = choose_precision(config.precision, device)
+    notice(f"device: {device.reason}; precision: {precision.name} ({precision.reason})")
+    accelerator = build_accelerator(device, precision, **tracker_options(config.report_to, run_path or Path()))
+    policy, other, fingerprints = load_models(config, inputs, needs_reference=method.needs_reference)
+    policy.to(device.torch_device)
+    scorer = Scorer(policy, token_metrics=config.token_metrics)
+    sampler = StepSampler(len(train.groups), global_batch_size(config), config.seed, config.train_sampling_strategy)
+    scoring = _choose_scoring(config, scorer, train, sampler, tokenizer.pad_token_id, device)
+    scorer.head_path = scoring.head_path
+    reference = build_reference(config, scorer, other) if method.needs_reference else None
+    if isinstance(reference, FrozenReference):
+        reference.scorer.to(device.torch_device)
+    max_tokens = config.max_tokens_per_micro_batch or default_max_tokens(device)
+    return Session(
+        device=device,
+        precision=precision,
+        tokenizer=tokenizer,
+        train=train,
+        evaluation=evaluation,
+        model=policy,
+        scorer=accelerator.prepare_model(scorer),
+        reference=reference,
+        accelerator=accelerator,
+        sampler=sampler,
+        scoring=scoring,
+        cut=Cut(scoring.shared, tokenizer.pad_token_id, max_tokens),
+        fingerprints=fingerprints,
+    )
+
+
+def default_max_tokens(device: Device) -> int:
+    """Token budget of a micro-batch, by formula: a constant on the CPU, in proportion to an accelerator's memory."""
+    if not device.is_accelerator:
+        return CPU_TOKENS
+    return max(1024, int(total_memory_bytes(device) / 2**30 * ACCELERATOR_TOKENS_A_GIB))
+
+
+def _choose_scoring(
+    config: Any, scorer: Scorer, train: Prepared, sampler: StepSampler, pad_id: int, device: Device
+) -> ScoringChoice:
+    """Run the self-check on the first step's groups, in eval mode and off the run's random state."""
+    groups: Sequence[Any] = [train.groups[int(index)] for index in sampler.groups_of(0)]
+    with forked_rng(device):
+        scorer.eval()
+        choice = choose_scoring(scorer, groups, pad_id=pad_id, check=config.self_check)
+        scorer.train()
+    if not choice.shared:
+        notice(f"prompts are not shared: {choice.reason}; rows hold one completion each")
+    return choice

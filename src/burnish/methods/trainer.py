@@ -1,0 +1,385 @@
+"""The Python API: trainers with TRL's constructor and methods, over sessions and the loop."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from torch import nn
+
+from burnish.console import disable_bars, notice
+from burnish.data.prepare import GroupKind
+from burnish.engine.best import build_best_metric
+from burnish.engine.cadence import build_cadence
+from burnish.engine.callbacks import Callbacks
+from burnish.engine.checkpoint import (
+    CheckpointState,
+    check_fingerprints,
+    load_checkpoint,
+    pick_checkpoint,
+    save_checkpoint,
+)
+from burnish.engine.evaluation import Evaluation
+from burnish.engine.invariants import StartInvariants, has_active_dropout
+from burnish.engine.loop import Cadences, TrainingLoop, resume_position, total_steps
+from burnish.engine.method import Method
+from burnish.engine.optimizer import build_optimizer, build_schedule
+from burnish.engine.passes import Cut, Passes
+from burnish.engine.plan import RunPlan
+from burnish.engine.recorder import Recorder
+from burnish.engine.run_dir import RunDir
+from burnish.engine.snapshot import capture, restore, trainable_tensors
+from burnish.engine.trackers import start_trackers
+from burnish.errors import BurnishError, ConfigError
+from burnish.methods.describe import describe_run
+from burnish.methods.dpo import DPOConfig
+from burnish.methods.fingerprints import update_settings
+from burnish.methods.preference import PreferenceMethod
+from burnish.methods.session import Inputs, Session, build_session
+from burnish.models.card import model_card
+from burnish.models.export import export_model
+from burnish.models.sampling import generate_samples
+
+
+class TrainOutput(NamedTuple):
+    """What train() returns, as transformers' does."""
+
+    global_step: int
+    training_loss: float
+    metrics: dict[str, float]
+
+
+class Trainer(ABC):
+    """What the trainers of all methods share; a method names its settings, its groups and its objective."""
+
+    config_type: ClassVar[type]
+    kind: ClassVar[GroupKind]
+
+    def __init__(
+        self,
+        model: str | nn.Module | None = None,
+        ref_model: str | nn.Module | None = None,
+        args: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        peft_config: Any = None,
+        callbacks: Sequence[Any] | None = None,
+    ) -> None:
+        """Take what TRL's trainer takes; names in `args` stand in for what is not given.
+
+        Nothing is loaded before train(), evaluate(), save_model(), or the first look at `model`.
+        """
+        args = self.config_type() if args is None else replace(args)
+        if isinstance(model, str):
+            args.model_name_or_path, model = model, None
+        if isinstance(ref_model, str):
+            args.ref_model_name_or_path, ref_model = ref_model, None
+        self.args = args
+        self.inputs = Inputs(model, ref_model, processing_class, train_dataset, eval_dataset, peft_config)
+        self.user_callbacks = list(callbacks or [])
+        self.method = self.build_method()
+        self.run_dir: RunDir | None = None
+        self._session: Session | None = None
+        self._loop: TrainingLoop | None = None
+        disable_bars(args.disable_tqdm)
+
+    @abstractmethod
+    def build_method(self) -> Method:
+        """Make the objective from the settings."""
+
+    @property
+    def model(self) -> nn.Module:
+        return self.session.model
+
+    @property
+    def processing_class(self) -> Any:
+        return self.session.tokenizer
+
+    @property
+    def accelerator(self) -> Any:
+        return self.session.accelerator
+
+    @property
+    def state(self) -> Any:
+        return self.loop.callbacks.state
+
+    @property
+    def session(self) -> Session:
+        """The run's parts, built at the first look."""
+        if self._session is None:
+            self.open_run_dir(self.args.resume_from_checkpoint)
+            self._session = build_session(self.args, self.inputs, self.method, self.kind, self._run_path)
+            self._resolve_settings(self._session)
+        return self._session
+
+    @property
+    def loop(self) -> TrainingLoop:
+        if self._loop is None:
+            self._loop = self._build_loop()
+        return self._loop
+
+    @property
+    def _run_path(self) -> Path | None:
+        return None if self.run_dir is None else self.run_dir.path
+
+    def open_run_dir(self, resume: str | bool | None) -> None:
+        """Claim the output folder, before anything is loaded."""
+        if self.run_dir is not None or self.args.dry_run:
+            return
+        if self.args.output_dir is None:
+            self.args.output_dir = default_output_dir(self.method.name, self.args.model_name_or_path)
+        self.run_dir = RunDir.create(self.args.output_dir, overwrite=self.args.overwrite, resume=resume)
+
+    def plan(self) -> RunPlan:
+        """What the run will do, in numbers."""
+        return describe_run(self.session, self.method, self.args)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None) -> TrainOutput:
+        """Train to the end, or from a checkpoint on.
+
+        Args:
+            resume_from_checkpoint: auto (or True) for the newest good checkpoint, or a checkpoint's path; None takes
+                the setting of the same name.
+
+        Raises:
+            BurnishError: see burnish.errors; the run's state says failed.
+        """
+        resume = resume_from_checkpoint or self.args.resume_from_checkpoint
+        self.args.resume_from_checkpoint = "auto" if resume is True else resume
+        loop, run_dir = self.loop, self._claimed()
+        run_dir.data_report.write_text(json.dumps(self._data_report(), indent=1, ensure_ascii=False) + "\n")
+        self._resume_or_start(loop, run_dir)
+        run_dir.write_settings(asdict(self.args))
+        run_dir.write_state("running", loop.counters.step)
+        run_name = self.args.run_name or run_dir.path.name
+        start_trackers(self.accelerator, project="burnish", run_name=run_name, settings=asdict(self.args))
+        try:
+            summary = loop.run()
+            if self.args.save_strategy != "no":
+                loop.save_now()
+            self._load_best(loop, run_dir)
+        except BaseException as error:
+            code = error.exit_code if isinstance(error, BurnishError) else 1
+            run_dir.write_state("failed", loop.counters.step, code)
+            raise
+        finally:
+            self.accelerator.end_training()
+        run_dir.write_state("done", loop.counters.step, 0)
+        return TrainOutput(loop.counters.step, summary["train_loss"], summary)
+
+    def evaluate(self) -> dict[str, float]:
+        """Evaluate the model as it stands, write the record, and return it.
+
+        Raises:
+            ConfigError: there are no evaluation rows.
+        """
+        if self.loop.evaluation is None:
+            raise ConfigError("there are no evaluation rows: give eval_dataset, or --eval_dataset_name.")
+        return self.loop.evaluate()
+
+    def save_model(self, output_dir: str | Path | None = None) -> Path:
+        """Write an ordinary Hugging Face folder with model (or adapter), tokenizer, template and card.
+
+        Args:
+            output_dir: the folder; None writes `model/` in the run directory.
+        """
+        folder = self._claimed().model_dir if output_dir is None else Path(output_dir)
+        history = self.state.log_history
+        final = {key: value for record in history[-3:] for key, value in record.items()}
+        card = model_card(method=self.method.name, settings=asdict(self.args), metrics=final, data=self._data_report())
+        export_model(self.model, self.processing_class, folder, card=card)
+        return folder
+
+    def log_metrics(self, split: str, metrics: dict[str, float]) -> None:
+        """Print metrics of a split, one a line."""
+        print(f"***** {split} metrics *****")
+        for name, value in sorted(metrics.items()):
+            print(f"  {name:<30} = {value:.6g}")
+
+    def save_metrics(self, split: str, metrics: dict[str, float]) -> None:
+        """Write metrics of a split to <split>_results.json in the run directory."""
+        path = self._claimed().path / f"{split}_results.json"
+        path.write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n")
+
+    def push_to_hub(self, *_: Any, **__: Any) -> None:
+        """Refused: burnish uploads nothing."""
+        raise ConfigError("push_to_hub: burnish uploads nothing. Use `hf upload NAME FOLDER` on the model folder.")
+
+    def sample(self, phase: str) -> list[dict[str, Any]]:
+        """Answer the first held-out prompts, and keep the answers in samples.jsonl under the phase's name."""
+        session, count = self.session, self.args.num_samples
+        groups = (session.evaluation or session.train).groups
+        prompts = [groups[i].prompt_ids.tolist() for i in range(min(count, len(groups)))]
+        if not prompts:
+            return []
+        replies = generate_samples(
+            session.model, session.tokenizer, prompts, max_new_tokens=self.args.sample_max_new_tokens
+        )
+        records = [
+            {"phase": phase, "step": self.loop.counters.step, "prompt": session.tokenizer.decode(ids), "reply": reply}
+            for ids, reply in zip(prompts, replies, strict=True)
+        ]
+        with self._claimed().samples.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        return records
+
+    def close(self) -> None:
+        """Release the output folder; one that this run made and left empty is removed."""
+        if self.run_dir is not None:
+            if self._loop is None:
+                self.run_dir.discard_if_empty()
+            self.run_dir.release()
+
+    def _claimed(self) -> RunDir:
+        if self.run_dir is None:
+            raise ConfigError("--dry_run writes nothing: leave it out to train or save.")
+        return self.run_dir
+
+    def _data_report(self) -> dict[str, Any]:
+        session = self.session
+        report = {"train": session.train.report.as_dict()}
+        return report if session.evaluation is None else report | {"eval": session.evaluation.report.as_dict()}
+
+    def _resolve_settings(self, session: Session) -> None:
+        """Put what was chosen into the settings, so that run.yaml says it and a resumed run chooses alike."""
+        args = self.args
+        args.max_tokens_per_micro_batch = session.cut.max_tokens
+        args.global_batch_size = session.sampler.batch_size
+        if args.eval_strategy is None:
+            args.eval_strategy = "no" if session.evaluation is None else "steps"
+        if args.metric_for_best_model is None and args.load_best_model_at_end:
+            args.metric_for_best_model = "loss"
+        best = build_best_metric(args.metric_for_best_model, args.greater_is_better, keeps_checkpoint=False)
+        args.greater_is_better = best.greater_is_better
+        if args.eval_strategy != "no" and session.evaluation is None:
+            raise ConfigError(
+                f"--eval_strategy {args.eval_strategy}: there are no evaluation rows. Give --eval_dataset_name."
+            )
+        if args.eval_strategy == "no" and (args.load_best_model_at_end or args.save_strategy == "best"):
+            raise ConfigError("--load_best_model_at_end and --save_strategy best need evaluation rows and steps.")
+
+    def _build_loop(self) -> TrainingLoop:
+        session, args = self.session, self.args
+        steps = total_steps(args, session.sampler)
+        optimizer = session.accelerator.prepare_optimizer(build_optimizer(session.model, args))
+        schedule = build_schedule(optimizer.optimizer, args, steps)
+        objects = {
+            "model": session.model,
+            "processing_class": session.tokenizer,
+            "optimizer": optimizer,
+            "lr_scheduler": schedule,
+        }
+        callbacks = Callbacks(self.user_callbacks, args=args, objects=objects)
+        callbacks.call("on_init_end")
+        per_epoch = {"total_steps": steps, "steps_per_epoch": session.sampler.steps_per_epoch}
+        return TrainingLoop(
+            settings=args,
+            passes=Passes(
+                method=self.method,
+                scorer=session.scorer,
+                reference=session.reference,
+                accelerator=session.accelerator,
+                device=session.device.torch_device,
+                cut=session.cut,
+            ),
+            optimizer=optimizer,
+            schedule=schedule,
+            sampler=session.sampler,
+            groups=session.train.groups,
+            total_steps=steps,
+            cadences=Cadences(
+                log=build_cadence(args.logging_strategy, args.logging_steps, **per_epoch),
+                evaluate=build_cadence(args.eval_strategy, args.eval_steps, **per_epoch),
+                save=build_cadence(args.save_strategy, args.save_steps, **per_epoch),
+            ),
+            evaluation=self._build_evaluation(session),
+            callbacks=callbacks,
+            recorder=Recorder(run_dir=self.run_dir, callbacks=callbacks, accelerator=session.accelerator),
+            best=build_best_metric(
+                args.metric_for_best_model,
+                args.greater_is_better,
+                keeps_checkpoint=args.load_best_model_at_end or args.save_strategy == "best",
+            ),
+            save=self._save_checkpoint,
+        )
+
+    def _build_evaluation(self, session: Session) -> Evaluation | None:
+        if session.evaluation is None:
+            return None
+        return Evaluation(session.evaluation.groups, batch_size=self.args.per_device_eval_batch_size)
+
+    def _fingerprints(self) -> dict[str, str]:
+        session = self.session
+        scoring = {"shared_prompts": session.scoring.shared, "head": session.scoring.head_path.value}
+        resolved = {
+            "global_batch_size": session.sampler.batch_size,
+            "total_steps": self.loop.total_steps,
+            "precision": session.precision.name,
+        }
+        return {
+            **session.fingerprints,
+            "data": session.train.groups.fingerprint,
+            **update_settings(self.args, **resolved, **scoring),
+        }
+
+    def _save_checkpoint(self) -> None:
+        run_dir, loop = self._claimed(), self.loop
+        state = capture(loop, self.model, self.session.device, metrics_bytes=run_dir.metrics.size())
+        state.fingerprints = self._fingerprints()
+        state.settings = asdict(self.args)
+        protect = {loop.best.step} if loop.best.keeps_checkpoint and loop.best.step is not None else set()
+        save_checkpoint(run_dir, state, keep=self.args.save_total_limit, protect=protect)
+        run_dir.write_state("running", loop.counters.step)
+
+    def _resume_or_start(self, loop: TrainingLoop, run_dir: RunDir) -> None:
+        """Restore the checkpoint that was asked for, or begin afresh with the check at step 0."""
+        asked = self.args.resume_from_checkpoint
+        state = None if asked is None else pick_checkpoint(run_dir, asked)
+        if state is None:
+            run_dir.cut_metrics(0)
+            reference = loop.passes.reference
+            if reference is not None and reference.starts_as_policy and not has_active_dropout(self.model):
+                loop.passes.at_start = StartInvariants(self.method)
+            return
+        check_fingerprints(state.fingerprints, self._fingerprints(), self.args.allow_changed)
+        self._restore_cut(loop, state)
+        restore(loop, self.model, self.session.device, state)
+        run_dir.cut_metrics(state.step, offset=state.counters["metrics_bytes"])
+        notice(resume_position(loop))
+
+    def _restore_cut(self, loop: TrainingLoop, state: CheckpointState) -> None:
+        """Cut steps as the checkpoint's run did: sums in another order would not be bit-equal."""
+        loop.passes.cut = Cut(**state.counters["cut"])
+        self.args.max_tokens_per_micro_batch = loop.passes.cut.max_tokens
+
+    def _load_best(self, loop: TrainingLoop, run_dir: RunDir) -> None:
+        """Put the best checkpoint's weights into the model."""
+        if not self.args.load_best_model_at_end or loop.best.step is None:
+            return
+        from burnish.engine.tensor_files import copy_tensors
+
+        state = load_checkpoint(run_dir.checkpoints_dir / f"step-{loop.best.step}")
+        copy_tensors(state.tensors["model"], trainable_tensors(self.model), what="model")
+        notice(f"loaded the best model: step {loop.best.step}, {loop.best.name} {loop.best.value:.6g}")
+
+
+class DPOTrainer(Trainer):
+    """`DPOTrainer(model, ref_model, args, train_dataset, eval_dataset, processing_class, peft_config, callbacks)`."""
+
+    config_type = DPOConfig
+    kind: ClassVar[GroupKind] = "preference"
+
+    def build_method(self) -> Method:
+        return PreferenceMethod(self.args)
+
+
+def default_output_dir(method: str, model: str | None) -> str:
+    """runs/<method>-<model>-<date>."""
+    name = Path(model).name if model else "model"
+    return f"runs/{method}-{name}-{datetime.now():%Y%m%d-%H%M%S}"
