@@ -1,0 +1,47 @@
+"""Is there room for the next checkpoint? Asked before it is needed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from burnish.console import warn
+from burnish.engine.run_dir import RunDir
+from burnish.errors import IntegrityError
+
+
+def check_space(run_dir: RunDir, needed_bytes: int) -> bool:
+    """Warn at the start of a run when the disk has less room than it will need; True when there is enough.
+
+    Args:
+        run_dir: the run.
+        needed_bytes: room for all checkpoints that will stand at the same time, one more than are kept, and the model.
+    """
+    lack = _describe_lack(run_dir.path, needed_bytes)
+    if lack is not None:
+        warn(f"{lack}; the run may stop at a checkpoint: free some space, lower save_total_limit or raise save_steps")
+    return lack is None
+
+
+def require_space(run_dir: RunDir, needed_bytes: int) -> None:
+    """Refuse to begin a checkpoint that cannot fit.
+
+    Raises:
+        IntegrityError: there is less room than `needed_bytes`, or the folder has vanished.
+    """
+    lack = _describe_lack(run_dir.path, needed_bytes)
+    if lack is not None:
+        raise IntegrityError(
+            f"no room for a checkpoint: {lack}; free some space, then --resume_from_checkpoint auto goes on"
+        )
+
+
+def _describe_lack(folder: Path, needed_bytes: int) -> str | None:
+    try:
+        status = os.statvfs(folder)
+    except OSError as error:
+        raise IntegrityError(f"the run's folder {folder} cannot be used any more: {error.strerror}") from error
+    free = status.f_bavail * status.f_frsize
+    if free >= needed_bytes:
+        return None
+    return f"{folder} has {free / 1e6:,.1f} MB free, and {needed_bytes / 1e6:,.1f} MB are needed"

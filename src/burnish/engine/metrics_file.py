@@ -1,0 +1,117 @@
+"""metrics.jsonl: the records of a run, one JSON object a line, unrounded, cut back when a run resumes.
+
+NaN and infinities are the strings "NaN", "Infinity" and "-Infinity" (see plain_json), so every line is valid JSON and
+no value is hidden; `read_metrics` gives them back as floats.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from burnish.console import warn
+from burnish.engine.plain_json import dump_json, parse_json
+from burnish.errors import IntegrityError
+
+
+class MetricsFile:
+    """Appends records; each is one write, so a crash can tear the last line only."""
+
+    def __init__(self, path: Path, before_opening: Callable[[], None] = lambda: None) -> None:
+        self.path = path
+        self._before_opening = before_opening
+        self._descriptor: int | None = None
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one record, which should have `step` and `kind`.
+
+        Raises:
+            IntegrityError: the disk refused, or the folder has vanished.
+            TypeError: a value has no JSON form.
+        """
+        line = (dump_json(record) + "\n").encode()
+        try:
+            descriptor = self._open()
+            while line:
+                line = line[os.write(descriptor, line) :]
+        except OSError as error:
+            raise IntegrityError(f"{self.path} cannot be written: {error.strerror or error}") from error
+
+    def size(self) -> int:
+        """Length of the file in bytes; 0 where there is none."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def sync(self) -> int:
+        """Put all records on the disk for good and return the file's length in bytes."""
+        if self._descriptor is None and not self.path.exists():
+            return 0
+        descriptor = self._open()
+        os.fsync(descriptor)
+        return os.fstat(descriptor).st_size
+
+    def cut(self, step: int, *, offset: int | None = None) -> None:
+        """Remove what was written after a checkpoint, and a torn last line.
+
+        Args:
+            step: the checkpoint's step; records of later steps go. 0 without an offset removes all records.
+            offset: the file's length at the checkpoint, in bytes; decides alone where it is known and fits the file.
+        """
+        if not self.path.exists():
+            return
+        size = self.path.stat().st_size
+        if offset is not None and not self._ends_a_line(offset, size):
+            warn(f"{self.path} is not the file that the checkpoint of step {step} knew; cut by step instead")
+            offset = None
+        end = self._find_end(step) if offset is None else offset
+        if end < size:
+            descriptor = self._open()
+            os.ftruncate(descriptor, end)
+            os.fsync(descriptor)
+
+    def close(self) -> None:
+        """Close the file; a later append opens it again."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            self._before_opening()
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        return self._descriptor
+
+    def _ends_a_line(self, offset: int, size: int) -> bool:
+        if not 0 < offset <= size:
+            return offset == 0
+        with self.path.open("rb") as file:
+            file.seek(offset - 1)
+            return file.read(1) == b"\n"
+
+    def _find_end(self, step: int) -> int:
+        end = 0
+        if step <= 0:
+            return end
+        with self.path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n") or _step_of(line) > step:
+                    break
+                end += len(line)
+        return end
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a run in order; a torn last line (the run is writing, or was killed) is left out."""
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield parse_json(line)
+
+
+def _step_of(line: bytes) -> float:
+    """Step of a record; a damaged line counts as infinitely late, and is cut with all that follows."""
+    try:
+        return float(parse_json(line).get("step", 0))
+    except (ValueError, TypeError, AttributeError):
+        return float("inf")
