@@ -37,6 +37,11 @@ def disable_bars(disabled: bool = True) -> None:
     _Bars.allowed = not disabled
 
 
+def bars_shown() -> bool:
+    """Whether progress bars are wanted and somebody watches: standard error is a terminal."""
+    return _Bars.allowed and sys.stderr.isatty()
+
+
 @contextmanager
 def progress(label: str, *, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
     """Show a bar with rate and time left while the block runs; yields the function that advances it.
@@ -49,7 +54,7 @@ def progress(label: str, *, total: int, unit: str, done: int = 0) -> Iterator[Ad
     """
     from tqdm import tqdm
 
-    hidden = not (_Bars.allowed and sys.stderr.isatty())
+    hidden = not bars_shown()
     with tqdm(total=total, initial=done, desc=label, unit=f" {unit}", disable=hidden, dynamic_ncols=True) as bar:
 
         def advance(count: int = 1) -> None:

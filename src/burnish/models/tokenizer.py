@@ -1,0 +1,125 @@
+"""The tokenizer that comes beside a model, with the padding and chat template that the settings ask for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from burnish.data.settings import DataSettings
+from burnish.errors import ConfigError, ModelError
+from burnish.models.folder import check_tokenizer_files
+from burnish.models.hub import resolve_model_path
+from burnish.models.quiet import quiet_transformers
+from burnish.models.settings import ModelSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
+def load_tokenizer(settings: ModelSettings, data: DataSettings) -> PreTrainedTokenizerBase:
+    """Load the fast tokenizer beside the model, with its pad token and chat template settled.
+
+    The pad token is data.pad_token, else the tokenizer's own, else its end-of-text token. Padding never counts
+    and is masked everywhere, so the choice changes no result.
+
+    Raises:
+        ModelError: no tokenizer in the folder, none that is fast, or one that names files elsewhere.
+        ConfigError: an unknown pad token, or a chat template that cannot be read.
+    """
+    if settings.model_name_or_path is None:
+        raise ConfigError("no model given: --model_name_or_path takes a local folder or a hub id")
+    folder = resolve_model_path(
+        settings.model_name_or_path,
+        data.hub,
+        settings.model_revision,
+        trust_remote_code=settings.trust_remote_code,
+    )
+    tokenizer = read_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
+    set_pad_token(tokenizer, data.pad_token)
+    if data.chat_template_path is not None:
+        set_chat_template(tokenizer, Path(data.chat_template_path))
+    return tokenizer
+
+
+def read_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load the fast tokenizer of a local folder as it is.
+
+    Raises:
+        ModelError: as load_tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    if not any((folder / name).is_file() for name in _FILES):
+        raise ModelError(f"{folder} has no tokenizer: copy tokenizer.json and tokenizer_config.json beside the weights")
+    check_tokenizer_files(folder)
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(folder), use_fast=True, trust_remote_code=trust_remote_code, local_files_only=True
+            )
+    except Exception as error:  # dozens of tokenizer classes fail in as many ways
+        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        hint = "" if trust_remote_code or "remote" not in str(error) else " (--trust_remote_code if you trust it)"
+        raise ModelError(f"the tokenizer in {folder} can't be loaded: {cause}{hint}") from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(
+            f"the tokenizer in {folder} ({type(tokenizer).__name__}) has no fast version; put its tokenizer.json "
+            "beside the weights (many models have it in a newer revision)"
+        )
+    return tokenizer
+
+
+def set_pad_token(tokenizer: PreTrainedTokenizerBase, pad_token: str | None) -> None:
+    """Settle the pad token: the one asked for, else the tokenizer's own, else its end-of-text token.
+
+    Raises:
+        ConfigError: the token asked for is not in the vocabulary, or there is none to take.
+    """
+    if pad_token is not None:
+        if pad_token not in tokenizer.get_vocab():
+            raise ConfigError(f"--pad_token {pad_token!r} is not in the tokenizer's vocabulary; name one of its tokens")
+        tokenizer.pad_token = pad_token
+    elif tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ConfigError("the tokenizer has neither a pad nor an end-of-text token; name one: --pad_token TOKEN")
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+def set_chat_template(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    """Replace a tokenizer's chat template by that of a Jinja file, or of a folder with a tokenizer.
+
+    Raises:
+        ConfigError: nothing there, no template in the folder, or Jinja that does not parse.
+    """
+    from jinja2 import TemplateError, TemplateSyntaxError
+
+    tokenizer.chat_template = _read_chat_template(path)
+    try:
+        tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)
+    except TemplateSyntaxError as error:
+        raise ConfigError(f"--chat_template_path {path}, line {error.lineno}: {error.message}") from error
+    except TemplateError:
+        pass  # it may refuse this conversation and still suit the data
+
+
+def _read_chat_template(path: Path) -> str:
+    path = path.expanduser()
+    if path.is_dir():
+        template = read_tokenizer(path).chat_template
+        if isinstance(template, dict):
+            template = template.get("default")
+        if not template:
+            raise ConfigError(f"--chat_template_path {path}: the tokenizer in this folder has no chat template")
+        return template
+    try:
+        template = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        cause = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(
+            f"--chat_template_path {path}: {cause}; give a Jinja file or a folder with a tokenizer"
+        ) from error
+    if not template.strip():
+        raise ConfigError(f"--chat_template_path {path}: the file is empty")
+    return template
