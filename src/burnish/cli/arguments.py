@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from burnish.cli.trl_flags import TRL_FLAGS
 from burnish.cli.trl_flags.kinds import NotNeeded, Refused, Same, Table, Translated
-from burnish.cli.values import read_scalar, read_value
+from burnish.cli.values import read_scalar, read_value, refuse_bare_list
 from burnish.cli.words import Written, read_yaml, split_words
 from burnish.errors import ConfigError
 
@@ -126,6 +126,7 @@ class _Reader:
         """Our settings that a written one stands for."""
         answer = self.table.get(written.key)
         if written.key in self.hints:
+            refuse_bare_list(written, self.hints[written.key])
             if isinstance(answer, Same) and answer.read is not None:
                 return [self._reread(written, answer)]
             return [written]

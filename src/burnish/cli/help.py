@@ -22,14 +22,6 @@ OFTEN_USED = (
 _INDENT = "      "
 
 
-def wants_help(argv: list[str]) -> typing.Literal["often", "everything"] | None:
-    """Whether the words ask for help, and for how much of it."""
-    words = {word.replace("_", "-") for word in argv}
-    if "--help-all" in words:
-        return "everything"
-    return "often" if words & {"--help", "-h"} else None
-
-
 def print_help(method: str, config_type: type, *, everything: bool, out: TextIO | None = None) -> None:
     """Print the settings of a method to `out` (standard output), no wider than the terminal.
 
@@ -49,7 +41,12 @@ def _lines(method: str, config_type: type, everything: bool, width: int) -> list
     usage = f"usage: burnish {method} --model_name_or_path MODEL --dataset_name DATA [--setting value ...]"
     lines = [
         *textwrap.wrap(usage, width, subsequent_indent=_INDENT),
-        f"       burnish {method} --config run.yaml [--setting value ...]",
+        *textwrap.wrap(
+            f"burnish {method} --config run.yaml [--setting value ...]",
+            width,
+            initial_indent="       ",
+            subsequent_indent=_INDENT,
+        ),
         "",
         *textwrap.wrap(
             "Settings have TRL's names, with underscores or dashes. A switch alone is true; --no_SWITCH is false. "

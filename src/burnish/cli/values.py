@@ -49,14 +49,19 @@ def read_value(written: Written, hint: Any) -> Any:
     if optional and _is_none(value):
         return None
     if get_origin(kind) is list:
-        if written.is_flag and value == []:
-            raise ConfigError(f"{written.where} needs a value: {describe(hint)}")
         value = [_adapt(part, get_args(kind)[0]) for part in _as_list(value)]
     elif kind is bool:
         value = read_bool(_single(value, True, written, kind), written.where)
     else:
         value = _adapt(_single(value, None, written, kind), kind)
     return _validated(value, hint, written)
+
+
+def refuse_bare_list(written: Written, hint: Any) -> None:
+    """Raise ConfigError for a flag that wants a list and stands alone; an empty list is written []."""
+    kind, _ = _strip_none(hint)
+    if get_origin(kind) is list and written.is_flag and written.value == []:
+        raise ConfigError(f"{written.where} needs a value: {describe(hint)}")
 
 
 def describe(hint: Any) -> str:

@@ -75,7 +75,7 @@ FORMER: dict[str, Answer] = {
     "padding_value": NotNeeded(
         "padding is masked; its token is --pad_token", "填充以掩码处理，其词元由 --pad_token 决定"
     ),
-    "is_encoder_decoder": Refused(_ALONE, _ALONE_ZH),
+    "is_encoder_decoder": Refused("models are decoder-only", "仅支持仅解码器模型"),
     "base_model_attribute_name": NotNeeded(_ALONE, _ALONE_ZH),
     "dataset_mixer": Refused(
         "put the files into one folder and give that: --dataset_name FOLDER",

@@ -58,7 +58,7 @@ RECORDS: dict[str, Answer] = {
         "holds run.yaml, metrics.jsonl, checkpoints/ and the finished model in model/",
         "包含 run.yaml、metrics.jsonl、checkpoints/，以及 model/ 中的最终模型",
     ),
-    "logging_steps": Same("the reference job's", "参考任务的取值"),
+    "logging_steps": Same("that of the reference job", "参考任务的取值"),
     "logging_nan_inf_filter": NotNeeded("a loss that is not finite is shown as it is", "非有限的损失如实显示"),
     "log_on_each_node": NotNeeded(_ONE_LOG, _ONE_LOG_ZH),
     "log_level": NotNeeded(_LEVELS, _LEVELS_ZH),
@@ -81,7 +81,7 @@ RECORDS: dict[str, Answer] = {
         "unset, every eval_steps where there are evaluation rows, else never",
         "不设置时，有评测数据就每 eval_steps 步评测，否则不评测",
     ),
-    "eval_steps": Same("the reference job's; TRL takes logging_steps", "参考任务的取值；TRL 取 logging_steps"),
+    "eval_steps": Same("that of the reference job; TRL takes logging_steps", "参考任务的取值；TRL 取 logging_steps"),
     "eval_delay": Refused(
         "leave it out; --eval_steps says how often", "请去掉此项，由 --eval_steps 决定间隔", harmless=(None, False, 0.0)
     ),

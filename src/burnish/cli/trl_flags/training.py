@@ -63,14 +63,14 @@ TRAINING: dict[str, Answer] = {
     "label_smoothing": Same(
         "honoured by sigmoid as cDPO, where TRL ignores it", "sigmoid 按 cDPO 使用它，而 TRL 会忽略"
     ),
-    "num_train_epochs": Same("the reference job's", "参考任务的取值"),
-    "learning_rate": Same("the reference job's", "参考任务的取值"),
+    "num_train_epochs": Same("that of the reference job", "参考任务的取值"),
+    "learning_rate": Same("that of the reference job", "参考任务的取值"),
     "per_device_train_batch_size": Same(
-        "the reference job's; how a step is cut never changes the update, only the product of batch sizes counts",
+        "that of the reference job; how a step is cut never changes the update, only the product of batch sizes counts",
         "参考任务的取值；一步如何切分不影响更新，只有批大小的乘积有意义",
     ),
     "gradient_accumulation_steps": Same(
-        "the reference job's; how a step is cut never changes the update, only the product of batch sizes counts",
+        "that of the reference job; how a step is cut never changes the update, only the product of batch sizes counts",
         "参考任务的取值；一步如何切分不影响更新，只有批大小的乘积有意义",
     ),
     "gradient_checkpointing": Same(

@@ -1,0 +1,263 @@
+"""Every setting of TRL 1.16 has an answer, and TRL's own commands mean here what they mean there."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from burnish.cli.arguments import Parsed, parse_arguments
+from burnish.cli.trl_flags import ACCELERATE, FORMER, TRL_FLAGS, NotNeeded, Refused, Same, Translated
+from burnish.errors import ConfigError
+from burnish.methods.dpo import DPOConfig
+
+ROOT = Path(__file__).parents[2]
+TRL: dict[str, dict[str, Any]] = json.loads((ROOT / "tests/golden/trl_dpo_flags.json").read_text())["flags"]
+OURS = {
+    field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    for field in dataclasses.fields(DPOConfig)
+}
+
+
+def parse(*argv: str) -> Parsed[DPOConfig]:
+    return parse_arguments(list(argv), DPOConfig)
+
+
+def settings(*argv: str) -> dict[str, Any]:
+    parsed = parse(*argv)
+    return {name: getattr(parsed.config, name) for name in parsed.given}
+
+
+def names_of(kind: type) -> list[str]:
+    return [name for name, answer in TRL_FLAGS.items() if isinstance(answer, kind)]
+
+
+def written(default: Any) -> list[str]:
+    """A default of TRL's as a user would type it."""
+    if isinstance(default, list):
+        return [str(part) for part in default] or ["[]"]
+    return [str(default)]
+
+
+def test_the_list_is_that_of_trl():
+    assert len(TRL) == 167
+    assert {"beta", "loss_type", "bf16", "lora_r", "datasets", "dataset_streaming"} <= set(TRL)
+
+
+@pytest.mark.parametrize("name", list(TRL))
+def test_every_setting_of_trl_has_exactly_one_answer(name: str):
+    answer = TRL_FLAGS.get(name)
+    is_ours = name in OURS and (answer is None or isinstance(answer, Same))
+    has_answer = name not in OURS and isinstance(answer, Translated | NotNeeded | Refused)
+    assert is_ours != has_answer
+
+
+def test_the_table_speaks_of_no_setting_that_nobody_has():
+    assert set(TRL_FLAGS) - set(FORMER) - set(ACCELERATE) <= set(TRL)
+    assert not (set(FORMER) | set(ACCELERATE)) & (set(TRL) | set(OURS))
+
+
+def test_translations_lead_to_settings_that_there_are():
+    for name in names_of(Translated):
+        answer = TRL_FLAGS[name]
+        assert isinstance(answer, Translated)
+        assert set(answer.to.split(", ")) <= set(OURS), name
+
+
+def test_every_note_is_in_both_languages():
+    for name, answer in TRL_FLAGS.items():
+        english = next(getattr(answer, key) for key in ("note", "why", "instead") if hasattr(answer, key))
+        assert bool(english) == bool(answer.zh), name
+        assert answer.zh == "" or any("\u4e00" <= letter <= "\u9fff" for letter in answer.zh) or "sigmoid" in answer.zh
+
+
+def test_every_default_that_differs_from_trls_says_why():
+    differing = [name for name in TRL if name in OURS and OURS[name] != TRL[name]["default"]]
+    assert [name for name in differing if not isinstance(TRL_FLAGS.get(name), Same)] == []
+
+
+@pytest.mark.parametrize("name", list(TRL))
+def test_trls_own_default_is_accepted(name: str):
+    default = TRL[name]["default"]
+    if default is None or default == "":
+        return  # cannot be typed
+    parse(f"--{name}", *written(default))
+
+
+@pytest.mark.parametrize("name", names_of(NotNeeded))
+def test_what_is_not_needed_gets_one_line(name: str):
+    parsed = parse(f"--{name}", "1")
+    assert parsed.config == DPOConfig()
+    assert len(parsed.notes) == 1
+    assert parsed.notes[0].startswith(f"--{name}: not needed; ")
+
+
+@pytest.mark.parametrize("name", names_of(Refused))
+def test_what_is_refused_is_refused_by_name(name: str):
+    with pytest.raises(ConfigError, match=rf"^--{name} something is not supported; .+"):
+        parse(f"--{name}", "something")
+
+
+@pytest.mark.parametrize("name", names_of(Refused))
+def test_what_is_refused_passes_in_silence_when_it_asks_for_nothing(name: str):
+    answer = TRL_FLAGS[name]
+    assert isinstance(answer, Refused)
+    for value in answer.harmless:
+        parsed = parse(f"--{name}={value}")
+        assert (parsed.config, parsed.notes) == (DPOConfig(), [])
+
+
+FULL = [
+    ("--dataset_name", "trl-lib/ultrafeedback_binarized"), ("--model_name_or_path", "Qwen/Qwen2-0.5B-Instruct"),
+    ("--learning_rate", "5.0e-7"), ("--num_train_epochs", "1"), ("--per_device_train_batch_size", "2"),
+    ("--max_steps", "1000"), ("--gradient_accumulation_steps", "8"), ("--eval_strategy", "steps"),
+    ("--eval_steps", "50"), ("--output_dir", "Qwen2-0.5B-DPO"), ("--no_remove_unused_columns",),
+]  # fmt: skip
+EXPECTED = {
+    "dataset_name": "trl-lib/ultrafeedback_binarized",
+    "model_name_or_path": "Qwen/Qwen2-0.5B-Instruct",
+    "learning_rate": 5e-7,
+    "num_train_epochs": 1.0,
+    "per_device_train_batch_size": 2,
+    "max_steps": 1000,
+    "gradient_accumulation_steps": 8,
+    "eval_strategy": "steps",
+    "eval_steps": 50.0,
+    "output_dir": "Qwen2-0.5B-DPO",
+}
+
+
+def flat(flags: list[tuple[str, ...]]) -> list[str]:
+    return [word for flag in flags for word in flag]
+
+
+def test_trls_command_for_full_training_resolves_as_there():
+    assert settings(*flat(FULL)) == EXPECTED
+    assert parse(*flat(FULL)).config == DPOConfig(**EXPECTED)
+    assert parse(*flat(FULL)).notes == [
+        "--no_remove_unused_columns: not needed; columns that no method reads are left alone"
+    ]
+
+
+def test_trls_command_for_lora_resolves_as_there():
+    flags = [flag if flag[0] != "--learning_rate" else ("--learning_rate", "5.0e-6") for flag in FULL]
+    argv = [*flat(flags), "--use_peft", "--lora_r", "32", "--lora_alpha", "16"]
+    expected = EXPECTED | {"learning_rate": 5e-6, "use_peft": True, "lora_r": 32, "lora_alpha": 16}
+    assert settings(*argv) == expected
+    assert len(parse(*argv).notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--bf16", {"precision": "bf16"}),
+        ("--bf16 True --fp16 False", {"precision": "bf16"}),
+        ("--bf16 False", {"precision": "fp32"}),
+        ("--bf16 False --fp16 True", {"precision": "fp16"}),
+        ("--fp16 False", {}),
+        ("--dtype float32", {}),
+        ("--dtype bfloat16", {"precision": "bf16"}),
+        ("--torch_dtype bfloat16 --bf16", {"precision": "bf16"}),
+        ("--torch_dtype auto", {}),
+        ("--mixed_precision no", {"precision": "fp32"}),
+        ("--use_cpu", {"device": "cpu"}),
+        ("--no_cuda False", {}),
+        ("--evaluation_strategy no", {"eval_strategy": "no"}),
+        ("--warmup_ratio 0.1", {"warmup_steps": 0.1}),
+        ("--warmup_ratio 0.1 --warmup_steps 7", {"warmup_steps": 7}),
+        ("--report_to none", {"report_to": []}),
+        ("--report_to tensorboard,wandb", {"report_to": ["tensorboard", "wandb"]}),
+        ("--activation_checkpointing", {"gradient_checkpointing": True}),
+        ("--no_gradient_checkpointing", {"gradient_checkpointing": False}),
+        ("--full_determinism", {"deterministic": True}),
+        ("--resume_from_checkpoint True", {"resume_from_checkpoint": "auto"}),
+        ("--resume_from_checkpoint false", {"resume_from_checkpoint": None}),
+        ("--resume_from_checkpoint runs/a", {"resume_from_checkpoint": "runs/a"}),
+        ("--overwrite_output_dir", {"overwrite": True}),
+        ("--data_seed 42", {}),
+        ("--seed 7 --data_seed 7", {"seed": 7}),
+        ("--train_sampling_strategy group_by_length", {"train_sampling_strategy": "random"}),
+        ("--optim adamw_torch_fused", {}),
+    ],
+)
+def test_trls_words_become_ours(words: str, expected: dict[str, Any]):
+    assert settings(*words.split()) == expected
+
+
+def test_a_sampling_strategy_that_is_read_as_another_is_told():
+    assert "group_by_length and batch_rebalance are read as random" in parse(
+        "--train_sampling_strategy", "group_by_length"
+    ).notes[0]  # fmt: skip
+    assert parse("--train_sampling_strategy", "sequential").notes == []
+
+
+def test_the_arguments_of_from_pretrained_become_settings():
+    words = '{"torch_dtype": "bfloat16", "revision": "v1", "use_cache": false, "attn_implementation": "eager"}'
+    expected = {"precision": "bf16", "model_revision": "v1", "attn_implementation": "eager"}
+    assert settings("--model_init_kwargs", words) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--bf16", "--fp16"], "--bf16 and --fp16 contradict each other"),
+        (["--dtype", "int8"], "--dtype int8: must be one of auto, float32, bfloat16, float16"),
+        (["--data_seed", "1"], "one seed rules the order as well: --seed 1"),
+        (["--warmup_ratio", "1.5"], "--warmup_ratio 1.5: must be in [0, 1)"),
+        (["--debug", "underflow_overflow"], "--debug underflow_overflow is not supported"),
+        (["--model_init_kwargs", '{"device_map": "auto"}'], "device_map is not supported"),
+        (["--model_init_kwargs", "{"], "must be JSON"),
+        (["--gradient_checkpointing_kwargs", '{"context_fn": 1}'], "context_fn is not supported"),
+        (["--attn_implementation", "flash_attention_2"], "must be one of sdpa, eager"),
+        (["--max_prompt_length", "512"], "use --max_length for both together"),
+        (["--load_in_4bit"], "train a LoRA adapter over full weights: --use_peft"),
+    ],
+)
+def test_what_has_no_equivalent_says_what_to_use_instead(words: list[str], says: str):
+    with pytest.raises(ConfigError) as caught:
+        parse(*words)
+    assert says in str(caught.value)
+
+
+def test_a_token_is_never_shown():
+    assert "hf_secret" not in parse("--hub_token", "hf_secret").notes[0]
+
+
+def test_a_recipe_of_another_project_is_read_from_yaml(tmp_path: Path):
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "model_name_or_path: M\ntorch_dtype: null\nbf16: true\nbeta: 0.01\ndo_eval: true\n"
+        "eval_strategy: steps\ngradient_checkpointing: true\ngradient_checkpointing_kwargs:\n  use_reentrant: false\n"
+        "learning_rate: 5.0e-7\nlog_level: info\nlr_scheduler_type: cosine\noptim: adamw_torch\n"
+        "push_to_hub: false\nwarmup_ratio: 0.1\nsave_strategy: 'no'\nhub_model_id: mine\n"
+    )
+    parsed = parse("--config", str(path))
+    assert {name: getattr(parsed.config, name) for name in parsed.given} == {
+        "model_name_or_path": "M",
+        "precision": "bf16",
+        "beta": 0.01,
+        "eval_strategy": "steps",
+        "gradient_checkpointing": True,
+        "learning_rate": 5e-7,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.1,
+        "save_strategy": "no",
+    }
+    assert len(parsed.notes) == 3
+
+
+def test_the_documents_are_those_that_the_table_makes():
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools/make_trl_docs.py"), "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_trackers_that_all_asks_for_are_those_installed():
+    from importlib.util import find_spec
+
+    (names,) = settings("--report_to", "all").values()
+    assert names == [name for name in ("tensorboard", "wandb", "swanlab", "trackio", "mlflow") if find_spec(name)]
