@@ -1,0 +1,75 @@
+"""The folder layout is the architecture: imports go one way, and devices are named in one room."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "burnish"
+ORDER = [
+    {"errors"},
+    {"console", "ranges"},
+    {"device"},
+    {"data"},
+    {"batching"},
+    {"scoring", "objectives"},
+    {"models"},
+    {"engine"},
+    {"methods"},
+    {"demo"},
+    {"cli"},
+]
+LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def _room(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def _imported_rooms(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("burnish.")}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_go_one_way(path: Path) -> None:
+    room = _room(path)
+    if room in ("__init__", "__main__"):
+        return  # the public names, and the command
+    for other in _imported_rooms(path):
+        assert other in LEVEL, f"{other} has no place in the order of rooms"
+        allowed = LEVEL[other] < LEVEL[room] or other == room
+        assert allowed, f"{path.relative_to(SOURCE)}: {room} may not import {other}"
+
+
+def test_every_room_has_a_place_in_the_order() -> None:
+    rooms = {_room(path) for path in FILES} - {"__init__", "__main__"}
+    assert rooms == set(LEVEL)
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if _room(path) != "device"], ids=str)
+def test_only_the_device_room_names_a_device_module(path: Path) -> None:
+    found = re.findall(r"torch\.(?:cuda|npu)\b|\bimport torch_npu|\b(?:hccl|nccl)\b", path.read_text())
+    assert not found, f"{path.relative_to(SOURCE)} names {found}"
+
+
+def test_the_library_imports_nothing_of_the_demo() -> None:
+    for path in FILES:
+        if _room(path) not in ("demo", "cli"):
+            assert "demo" not in _imported_rooms(path), path
+
+
+def test_importing_burnish_imports_no_torch() -> None:
+    code = "import burnish, sys; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
