@@ -1,6 +1,7 @@
 """The range that a setting's docstring states is the range that is checked, in Python as on the command line."""
 
 import math
+import typing
 from typing import Any
 
 import pytest
@@ -21,6 +22,12 @@ RANGES = {**DATA, **TRAINING, **METHOD, **ADAPTER}
 
 def build(**settings: Any) -> DPOConfig:
     return DPOConfig(**settings)
+
+
+def test_every_number_has_a_range():
+    kinds = typing.get_type_hints(DPOConfig)
+    numbers = {name for name, kind in kinds.items() if kind in (int, float, int | None, float | None)}
+    assert numbers == set(RANGES)
 
 
 @pytest.mark.parametrize("name", list(RANGES))

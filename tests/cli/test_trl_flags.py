@@ -192,6 +192,7 @@ def test_a_sampling_strategy_that_is_read_as_another_is_told():
         "--train_sampling_strategy", "group_by_length"
     ).notes[0]  # fmt: skip
     assert parse("--train_sampling_strategy", "sequential").notes == []
+    assert parse("--report_to", "none", "--resume_from_checkpoint", "True").notes == []
 
 
 def test_the_arguments_of_from_pretrained_become_settings():

@@ -195,4 +195,4 @@ def _check_best(settings: TrainingSettings) -> None:
 
 def _multiple(steps: float, of: float) -> bool:
     ratio = steps / of
-    return ratio >= 1 and abs(ratio - round(ratio)) < 1e-9
+    return abs(ratio - round(ratio)) < 1e-9
