@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import (
+    AutoModelForCausalLM,
     CohereConfig,
     Gemma2Config,
     GPT2Config,
@@ -18,7 +19,6 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from burnish.data.groups import PromptGroup
 
@@ -56,7 +56,7 @@ def build_model(name: str, *, seed: int = 0, attention: str | None = None) -> Pr
     if attention is None:
         attention = "eager" if getattr(config, "attn_logit_softcapping", None) else "sdpa"
     torch.manual_seed(seed)
-    model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]._from_config(config, attn_implementation=attention)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:

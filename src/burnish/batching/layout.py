@@ -57,8 +57,6 @@ class MicroBatch:
     """Tokens of the rows without padding."""
     is_shared: bool
     """Whether rows hold all completions of a group behind one prompt."""
-    group_indices: tuple[int, ...] = ()
-    """Where the groups stand in their store."""
 
     def to(self, device: torch.device) -> MicroBatch:
         """Copy the tensors to a device."""
@@ -95,14 +93,13 @@ def row_shape(prompt_length: int, completion_lengths: Sequence[int], *, shared: 
     return RowShape(len(completion_lengths), prompt_length + max(completion_lengths))
 
 
-def lay_out(groups: Sequence[PromptGroup], *, shared: bool, pad_id: int, indices: Sequence[int] = ()) -> MicroBatch:
+def lay_out(groups: Sequence[PromptGroup], *, shared: bool, pad_id: int) -> MicroBatch:
     """Build the tensors of a micro-batch.
 
     Args:
         groups: the groups, all computed together; at least one.
         shared: whether a group's completions share one row and one prompt.
         pad_id: token id that fills rows up to the longest.
-        indices: the groups' places in their store, kept for messages and caches.
     """
     rows: list[_Row] = []
     counted: list[tuple[int, np.ndarray, np.ndarray]] = []  # row, predictors within the row, targets
@@ -126,7 +123,6 @@ def lay_out(groups: Sequence[PromptGroup], *, shared: bool, pad_id: int, indices
         num_tokens=sum(group.num_tokens for group in groups),
         num_computed_tokens=sum(row.length for row in rows),
         is_shared=shared,
-        group_indices=tuple(indices),
     )
 
 

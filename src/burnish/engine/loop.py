@@ -93,6 +93,7 @@ class TrainingLoop:
                 self._one_step()
                 advance(1)
         self._log_rest()
+        self.passes.flush()
         self.callbacks.call("on_train_end")
         return self._summary(time.perf_counter() - started, first_step, first_groups)
 
@@ -132,6 +133,7 @@ class TrainingLoop:
         self.callbacks.call("on_step_end")
         if done % self.sampler.steps_per_epoch == 0:
             self.callbacks.call("on_epoch_end")
+            self._unload_reference()
         self._log_evaluate_save()
 
     def _update(self, step: int) -> None:
@@ -197,16 +199,28 @@ class TrainingLoop:
         if self.callbacks.control.should_save:
             self.save_now()
 
+    def _unload_reference(self) -> None:
+        """After an epoch, every group may be in the cache: then the reference model's memory is free."""
+        reference = self.passes.reference
+        if reference is None or reference.live is None or self.counters.step >= self.total_steps:
+            return
+        reference.flush()
+        held_out = [] if self.evaluation is None else self.evaluation.groups
+        if reference.covers(self.groups) and reference.covers(held_out):
+            reference.unload()
+
     def save_now(self) -> None:
         """Write a checkpoint, unless this step has one."""
         if self.last_saved_step != self.counters.step:
             self.last_saved_step = self.counters.step
+            self.passes.flush()
             self.save()
             self.callbacks.call("on_save")
 
     def _log(self) -> None:
         counters = self.counters
         means = self.sums.take_means(self.passes.accelerator)
+        self.passes.flush()
         loss = means.pop("loss")
         counters.loss_sum += loss * counters.steps_since_log
         counters.loss_steps += counters.steps_since_log

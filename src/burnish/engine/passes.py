@@ -14,7 +14,7 @@ from burnish.batching.planner import MicroBatchPlan, StepPlan, plan_step
 from burnish.data.groups import PromptGroup
 from burnish.engine.method import Method, MicroBatchLoss
 from burnish.engine.metrics import MetricSums, scalar
-from burnish.models.reference import ReferenceProvider
+from burnish.models.cached_reference import CachedReference
 from burnish.scoring.scores import CompletionScores
 
 GroupOf = Callable[[int], PromptGroup]
@@ -58,7 +58,7 @@ class Passes:
     method: Method
     scorer: Any
     """The policy's Scorer, or a wrapper around it that hooks forward and backward."""
-    reference: ReferenceProvider | None
+    reference: CachedReference | None
     accelerator: Any
     device: torch.device
     cut: Cut
@@ -93,7 +93,13 @@ class Passes:
             self._add(sums, outcome)
             advance(len(micro.groups))
         self._count_one_loss(sums)
+        self.flush()
         self.scorer.train()
+
+    def flush(self) -> None:
+        """Bring what the reference said to the host and into its cache; called where a copy is made anyway."""
+        if self.reference is not None:
+            self.reference.flush()
 
     def _add(self, sums: MetricSums, outcome: MicroBatchLoss) -> None:
         sums.add({"loss": (outcome.loss, scalar(0.0, self.device)), **outcome.metrics})
@@ -103,10 +109,11 @@ class Passes:
         sums.add({"loss": (scalar(0.0, self.device), scalar(1.0 / self.accelerator.num_processes, self.device))})
 
     def _score(self, micro: MicroBatchPlan, group_of: GroupOf, denominators: Mapping[str, float]) -> MicroBatchLoss:
-        batch = self._lay_out(micro, group_of)
+        groups = [group_of(index) for index in micro.groups]
+        batch = self._lay_out(groups)
         with self.accelerator.autocast():
             # Before the policy's forward, so that the reference's activations never meet the policy's graph.
-            reference = None if self.reference is None else self.reference.score(batch)
+            reference = None if self.reference is None else self.reference.score(batch, groups, self._lay_out)
         scores = self.scorer(batch)
         outcome = self.method.loss(scores, reference, batch, denominators)
         if self.at_start is not None and self.scorer.training:
@@ -114,6 +121,5 @@ class Passes:
             self.at_start = None
         return outcome
 
-    def _lay_out(self, micro: MicroBatchPlan, group_of: GroupOf) -> MicroBatch:
-        groups = [group_of(index) for index in micro.groups]
-        return lay_out(groups, shared=self.cut.shared, pad_id=self.cut.pad_id, indices=micro.groups).to(self.device)
+    def _lay_out(self, groups: Sequence[PromptGroup]) -> MicroBatch:
+        return lay_out(groups, shared=self.cut.shared, pad_id=self.cut.pad_id).to(self.device)

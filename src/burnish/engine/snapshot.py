@@ -27,7 +27,7 @@ def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def capture(loop: TrainingLoop, model: nn.Module, device: Device, *, metrics_bytes: int) -> CheckpointState:
+def capture(loop: TrainingLoop, model: nn.Module, device: Device) -> CheckpointState:
     """Collect everything that the rest of the run depends on."""
     rng = pack_rng()
     device_state = device_rng_state(device)
@@ -43,7 +43,6 @@ def capture(loop: TrainingLoop, model: nn.Module, device: Device, *, metrics_byt
             "callbacks": loop.callbacks.states(),
             "log_history": loop.callbacks.state.log_history,
             "cut": asdict(loop.passes.cut),
-            "metrics_bytes": metrics_bytes,
         },
         tensors={
             "model": named,

@@ -9,7 +9,7 @@ from burnish.engine.method import Method
 from burnish.engine.plan import RunPlan
 from burnish.methods.session import Session
 from burnish.models.estimate import count_parameters, estimate_memory
-from burnish.models.reference import AdapterOffReference
+from burnish.models.reference import AdapterOffReference, FrozenReference
 
 
 def describe_run(session: Session, method: Method, config: Any) -> RunPlan:
@@ -46,8 +46,7 @@ def describe_run(session: Session, method: Method, config: Any) -> RunPlan:
         memory=estimate_memory(
             session.model,
             tokens=session.cut.max_tokens,
-            has_frozen_reference=session.reference is not None
-            and not isinstance(session.reference, AdapterOffReference),
+            has_frozen_reference=session.reference is not None and isinstance(session.reference.live, FrozenReference),
         ).as_dict(),
     )
 
@@ -57,8 +56,10 @@ def _describe_reference(session: Session, config: Any) -> str:
         return "none: the objective does not use one"
     if config.ref_model_name_or_path:
         return str(config.ref_model_name_or_path)
-    if isinstance(session.reference, AdapterOffReference):
+    if isinstance(session.reference.live, AdapterOffReference):
         return "the model with the adapter switched off"
+    if session.reference.live is None:
+        return "the policy's start, from the cache"
     return "a frozen copy of the policy's start"
 
 

@@ -1,13 +1,10 @@
-"""What must be the same for a resumed run to be the run that it resumes."""
+"""Which settings must be the same for a resumed run to be the run that it resumes."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict
 from typing import Any
-
-from torch import nn
 
 # Settings that cannot alter an update: where things are written, how often, how fast, and what is shown.
 HARMLESS = frozenset(
@@ -42,28 +39,3 @@ def update_settings(config: Any, **resolved: Any) -> dict[str, str]:
     skipped = HARMLESS | BY_CONTENT | RESOLVED
     settings = {name: value for name, value in asdict(config).items() if name not in skipped} | resolved
     return {name: json.dumps(value, sort_keys=True, default=str) for name, value in sorted(settings.items())}
-
-
-def weights_fingerprint(model: nn.Module) -> str:
-    """Hash of a model's weights and of what its forward reads from the configuration; sha256.
-
-    Covers names, shapes, dtypes and every byte of parameters and buffers.
-    """
-    digest = hashlib.sha256()
-    config: Any = model.config
-    digest.update(
-        json.dumps(
-            {k: v for k, v in config.to_dict().items() if not k.startswith("_")}, sort_keys=True, default=str
-        ).encode()
-    )
-    for name, tensor in sorted(model.state_dict(keep_vars=False).items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(memoryview_of(tensor))
-    return digest.hexdigest()
-
-
-def memoryview_of(tensor: Any) -> memoryview:
-    """The bytes of a tensor, without a copy where it is contiguous on the CPU."""
-    import torch
-
-    return memoryview(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from burnish.batching.sampler import StepSampler
@@ -23,9 +23,12 @@ from burnish.engine.method import Method
 from burnish.engine.passes import Cut
 from burnish.engine.trackers import check_trackers, tracker_options
 from burnish.errors import ConfigError, DataError
-from burnish.models.adapters import add_adapter, is_adapter
-from burnish.models.load import disable_dropout, load_policy, load_tokenizer
-from burnish.models.reference import AdapterOffReference, FrozenReference, ReferenceProvider, copy_of_start
+from burnish.methods.reference import build_reference
+from burnish.models.adapters import add_adapter, has_adapter
+from burnish.models.cached_reference import CachedReference
+from burnish.models.fingerprint import weights_fingerprint
+from burnish.models.load import disable_dropout, load_causal_lm, load_policy
+from burnish.models.tokenizer import load_tokenizer
 from burnish.scoring.scorer import Scorer
 from burnish.scoring.self_check import ScoringChoice, choose_scoring
 
@@ -59,7 +62,7 @@ class Session:
     model: nn.Module
     scorer: Any
     """The policy's Scorer, wrapped for the device."""
-    reference: ReferenceProvider | None
+    reference: CachedReference | None
     accelerator: Any
     sampler: StepSampler
     scoring: ScoringChoice
@@ -103,17 +106,16 @@ def prepare_data(
     return train, evaluation if evaluation is not None and len(evaluation.groups) else None
 
 
-def load_models(config: Any, inputs: Inputs, *, needs_reference: bool) -> tuple[nn.Module, Any, dict[str, str]]:
+def load_models(
+    config: Any, inputs: Inputs, *, needs_reference: bool
+) -> tuple[nn.Module, nn.Module | None, dict[str, str]]:
     """Load policy and reference on the CPU, float32, with adapters and without dropout.
 
     Returns:
-        The policy, a function of the policy's Scorer that gives the reference provider (or None), and fingerprints of
-        the weights that both start from.
+        The policy, a reference model where one is named, and fingerprints of the weights that they start from.
     """
-    from burnish.methods.fingerprints import weights_fingerprint
-
     seed_everything(config.seed)
-    policy = load_policy(config) if inputs.model is None else inputs.model.float()
+    policy = load_policy(config, hub=config.hub) if inputs.model is None else inputs.model.float()
     fingerprints = {"base_model": weights_fingerprint(policy)}
     other = _load_other_reference(config, inputs) if needs_reference else None
     if other is not None:
@@ -122,7 +124,7 @@ def load_models(config: Any, inputs: Inputs, *, needs_reference: bool) -> tuple[
         for model in (policy, other):
             if model is not None:
                 disable_dropout(model)
-    if (config.use_peft or inputs.peft_config is not None) and not is_adapter(policy):
+    if (config.use_peft or inputs.peft_config is not None) and not has_adapter(policy):
         policy = add_adapter(policy, inputs.peft_config or config)
     if config.gradient_checkpointing:
         policy.gradient_checkpointing_enable({"use_reentrant": False})  # pyright: ignore[reportCallIssue]
@@ -134,19 +136,7 @@ def _load_other_reference(config: Any, inputs: Inputs) -> nn.Module | None:
         return inputs.ref_model.float()
     if config.ref_model_name_or_path is None:
         return None
-    return load_policy(config, path=config.ref_model_name_or_path)
-
-
-def build_reference(config: Any, scorer: Scorer, other: nn.Module | None) -> ReferenceProvider:
-    """Choose the provider: another model, the adapter switched off, or a frozen copy of the start."""
-    dtype = None if config.ref_dtype is None else getattr(torch, config.ref_dtype)
-    if other is not None:
-        frozen = Scorer(other.to(dtype=dtype), head_path=scorer.head_path)
-        return FrozenReference(frozen, starts_as_policy=False)
-    if is_adapter(scorer.model):
-        return AdapterOffReference(scorer)
-    frozen = Scorer(copy_of_start(scorer.model, dtype), head_path=scorer.head_path)
-    return FrozenReference(frozen, starts_as_policy=dtype in (None, torch.float32))
+    return load_causal_lm(config.ref_model_name_or_path, config, hub=config.hub, flag="--ref_model_name_or_path")
 
 
 def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, run_path: Path | None) -> Session:
@@ -165,9 +155,12 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     sampler = StepSampler(len(train.groups), global_batch_size(config), config.seed, config.train_sampling_strategy)
     scoring = _choose_scoring(config, scorer, train, sampler, tokenizer.pad_token_id, device)
     scorer.head_path = scoring.head_path
-    reference = build_reference(config, scorer, other) if method.needs_reference else None
-    if isinstance(reference, FrozenReference):
-        reference.scorer.to(device.torch_device)
+    reference = None
+    if method.needs_reference:
+        groups = itertools.chain(train.groups, evaluation.groups if evaluation else ())
+        weights = fingerprints.get("reference", fingerprints["base_model"])
+        identity = {"weights": weights, "precision": precision.name, "device": device.kind}
+        reference = build_reference(config, scorer, other, groups, identity)
     max_tokens = config.max_tokens_per_micro_batch or default_max_tokens(device)
     return Session(
         device=device,

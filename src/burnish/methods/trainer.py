@@ -23,6 +23,7 @@ from burnish.engine.checkpoint import (
     load_checkpoint,
     pick_checkpoint,
     save_checkpoint,
+    step_path,
 )
 from burnish.engine.evaluation import Evaluation
 from burnish.engine.invariants import StartInvariants, has_active_dropout
@@ -330,7 +331,7 @@ class Trainer(ABC):
 
     def _save_checkpoint(self) -> None:
         run_dir, loop = self._claimed(), self.loop
-        state = capture(loop, self.model, self.session.device, metrics_bytes=run_dir.metrics.size())
+        state = capture(loop, self.model, self.session.device)
         state.fingerprints = self._fingerprints()
         state.settings = asdict(self.args)
         protect = {loop.best.step} if loop.best.keeps_checkpoint and loop.best.step is not None else set()
@@ -350,7 +351,7 @@ class Trainer(ABC):
         check_fingerprints(state.fingerprints, self._fingerprints(), self.args.allow_changed)
         self._restore_cut(loop, state)
         restore(loop, self.model, self.session.device, state)
-        run_dir.cut_metrics(state.step, offset=state.counters["metrics_bytes"])
+        run_dir.cut_metrics(state.step, offset=state.metrics_bytes)
         notice(resume_position(loop))
 
     def _restore_cut(self, loop: TrainingLoop, state: CheckpointState) -> None:
@@ -364,7 +365,7 @@ class Trainer(ABC):
             return
         from burnish.engine.tensor_files import copy_tensors
 
-        state = load_checkpoint(run_dir.checkpoints_dir / f"step-{loop.best.step}")
+        state = load_checkpoint(step_path(run_dir, loop.best.step), wanted=lambda group: group == "model")
         copy_tensors(state.tensors["model"], trainable_tensors(self.model), what="model")
         notice(f"loaded the best model: step {loop.best.step}, {loop.best.name} {loop.best.value:.6g}")
 

@@ -17,9 +17,6 @@ from burnish.scoring.scores import CompletionScores
 class ReferenceProvider(Protocol):
     """Scores micro-batches with the reference, without gradients."""
 
-    starts_as_policy: bool
-    """Whether the reference is the policy's own start, computed as the policy is: rewards then begin at exactly 0."""
-
     def score(self, batch: MicroBatch) -> CompletionScores:
         """Score a micro-batch on the device."""
         ...
@@ -28,10 +25,8 @@ class ReferenceProvider(Protocol):
 class FrozenReference:
     """A model of its own: a copy of the policy's start, or another model."""
 
-    def __init__(self, scorer: Scorer, *, starts_as_policy: bool) -> None:
-        scorer.requires_grad_(False).eval()
-        self.scorer = scorer
-        self.starts_as_policy = starts_as_policy
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer.requires_grad_(False).eval()
 
     @torch.no_grad()
     def score(self, batch: MicroBatch) -> CompletionScores:
@@ -41,8 +36,6 @@ class FrozenReference:
 
 class AdapterOffReference:
     """The policy with its adapter switched off (or switched to the adapter's own start): no second model in memory."""
-
-    starts_as_policy = True
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer

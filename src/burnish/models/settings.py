@@ -24,6 +24,10 @@ class ModelSettings:
     """Another model as reference; by default the policy's own start."""
     ref_dtype: Literal["float32", "bfloat16"] | None = None
     """Storage of the reference's weights; None stores it as the policy is, so that rewards start at exactly 0."""
+    reference_cache: Literal["disk", "memory"] = "disk"
+    """Where the reference's log-probabilities are kept once scored: for later runs too, or for this one only."""
+    reference_cache_dir: str | None = None
+    """Folder of the disk cache; default ~/.cache/burnish/reference (or $BURNISH_CACHE/reference)."""
     disable_dropout: bool = True
     """Turn off the base model's dropout; LoRA's own stays as lora_dropout says."""
 

@@ -1,0 +1,70 @@
+"""Which reference a run has, and the cache before it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from burnish.console import notice
+from burnish.data.groups import PromptGroup
+from burnish.models.adapters import has_adapter
+from burnish.models.cached_reference import CachedReference
+from burnish.models.logp_store import LogpStore
+from burnish.models.reference import AdapterOffReference, FrozenReference, ReferenceProvider, copy_of_start
+from burnish.scoring.scorer import Scorer
+
+
+def build_reference(
+    config: Any, scorer: Scorer, other: nn.Module | None, groups: Iterable[PromptGroup], identity: Mapping[str, str]
+) -> CachedReference:
+    """Put a cache before the reference; where it holds every group, no reference model is made.
+
+    Args:
+        config: settings of models.
+        scorer: the policy's, on its device.
+        other: a reference model of its own, or None for the policy's start.
+        groups: all groups of training and evaluation.
+        identity: whatever else the reference's log-probabilities depend on: weights, precision, device kind.
+    """
+    dtype = None if config.ref_dtype is None else getattr(torch, config.ref_dtype)
+    starts_as_policy = other is None and dtype in (None, torch.float32)
+    cached = CachedReference(
+        None, LogpStore(_store_folder(config, scorer, identity)), starts_as_policy=starts_as_policy
+    )
+    if len(cached.store) and cached.covers(groups):
+        notice("reference: every completion is in the cache; no reference model is loaded")
+    else:
+        cached.live = _live_reference(scorer, other, dtype)
+    return cached
+
+
+def _live_reference(scorer: Scorer, other: nn.Module | None, dtype: torch.dtype | None) -> ReferenceProvider:
+    """Another model, the adapter switched off, or a frozen copy of the start."""
+    if other is None and has_adapter(scorer.model):
+        return AdapterOffReference(scorer)
+    model = copy_of_start(scorer.model, dtype) if other is None else other.to(dtype=dtype)
+    frozen = Scorer(model, head_path=scorer.head_path)
+    return FrozenReference(frozen.to(next(scorer.parameters()).device))
+
+
+def _store_folder(config: Any, scorer: Scorer, identity: Mapping[str, str]) -> Path | None:
+    """The folder of one reference computed one way; None keeps values in memory."""
+    if config.reference_cache == "memory":
+        return None
+    described = {
+        **identity,
+        "storage": str(config.ref_dtype),
+        "attention": str(getattr(scorer.model.config, "_attn_implementation", "")),
+        "head": scorer.head_path.value,
+    }
+    name = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:32]
+    root = config.reference_cache_dir or os.environ.get("BURNISH_CACHE", "~/.cache/burnish")
+    parent = Path(root).expanduser() / ("" if config.reference_cache_dir else "reference")
+    return parent / name

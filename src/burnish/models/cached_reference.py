@@ -1,0 +1,117 @@
+"""A reference behind a cache: each completion is scored once, whichever epoch, evaluation or run asks first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from burnish.batching.layout import MicroBatch
+from burnish.data.groups import PromptGroup
+from burnish.models.logp_store import LogpStore, group_keys
+from burnish.models.reference import ReferenceProvider
+from burnish.scoring.scores import CompletionScores, join_scores
+
+
+class CachedReference:
+    """Answers from the store where it can, and asks the live reference for the rest of a micro-batch.
+
+    What the live reference says stays on the device until `flush`, so that no micro-batch waits for a copy.
+    """
+
+    def __init__(self, live: ReferenceProvider | None, store: LogpStore, *, starts_as_policy: bool) -> None:
+        """Put a store before a live reference.
+
+        Args:
+            live: None where every completion is in the store already.
+            store: of this reference.
+            starts_as_policy: whether the reference is the policy's own start, computed as the policy is: rewards then
+                begin at 0.
+        """
+        self.live = live
+        self.store = store
+        self.starts_as_policy = starts_as_policy
+        self._pending: list[tuple[list[bytes], list[int], Tensor]] = []
+        self._pending_keys: set[bytes] = set()
+
+    @torch.no_grad()
+    def score(
+        self, batch: MicroBatch, groups: Sequence[PromptGroup], lay_out: Callable[[list[PromptGroup]], MicroBatch]
+    ) -> CompletionScores:
+        """Score a micro-batch.
+
+        Args:
+            batch: on the device.
+            groups: its groups, in order.
+            lay_out: builds a micro-batch on the device from some of them.
+        """
+        keys = [group_keys(group) for group in groups]
+        if any(key in self._pending_keys for group in keys for key in group):
+            self.flush()
+        missing = [i for i, group in enumerate(keys) if any(key not in self.store for key in group)]
+        if not missing:
+            return _scores_of(self._known(keys), batch)
+        if self.live is None:
+            raise KeyError("a completion is not in the cache, and the reference has been unloaded")
+        if len(missing) == len(groups):
+            scores = self.live.score(batch)
+            self._remember(keys, groups, scores.token_logps)
+            return scores
+        rest = [groups[i] for i in missing]
+        fresh = self.live.score(lay_out(rest)).token_logps
+        self._remember([keys[i] for i in missing], rest, fresh)
+        return _scores_of(self._merge(keys, groups, set(missing), fresh), batch)
+
+    def flush(self) -> None:
+        """Copy what was scored to the host and into the store."""
+        pending, self._pending, self._pending_keys = self._pending, [], set()
+        for keys, sizes, values in pending:
+            self.store.add(zip(keys, np.split(values.cpu().numpy(), np.cumsum(sizes)[:-1]), strict=True))
+
+    def covers(self, groups: Iterable[PromptGroup]) -> bool:
+        """Whether every completion of these groups is in the store."""
+        return all(key in self.store for group in groups for key in group_keys(group))
+
+    def unload(self) -> None:
+        """Let the live reference go; its memory is free when nobody else holds it."""
+        self.flush()
+        self.live = None
+
+    def _remember(self, keys: list[list[bytes]], groups: Sequence[PromptGroup], token_logps: Tensor) -> None:
+        flat = [key for group in keys for key in group]
+        sizes = [size for group in groups for size in counted_sizes(group)]
+        self._pending.append((flat, sizes, token_logps))
+        self._pending_keys.update(flat)
+
+    def _known(self, keys: list[list[bytes]]) -> Tensor:
+        values = [self.store.get(key) for group in keys for key in group]
+        return torch.from_numpy(np.concatenate([value for value in values if value is not None]))
+
+    def _merge(
+        self, keys: list[list[bytes]], groups: Sequence[PromptGroup], missing: set[int], fresh: Tensor
+    ) -> Tensor:
+        """Token log-probabilities of all groups in order, some from the store and some just scored."""
+        parts: list[Tensor] = []
+        position = 0
+        for i, group in enumerate(groups):
+            if i in missing:
+                size = sum(counted_sizes(group))
+                parts.append(fresh[position : position + size])
+                position += size
+            else:
+                parts.append(self._known([keys[i]]).to(fresh.device))
+        return torch.cat(parts)
+
+
+def counted_sizes(group: PromptGroup) -> list[int]:
+    """Counted tokens of each completion as the layout counts them: without a prompt, nothing predicts the first."""
+    skipped = 0 if len(group.prompt_ids) else 1
+    return [int(mask[skipped:].sum()) for mask in group.completion_mask]
+
+
+def _scores_of(token_logps: Tensor, batch: MicroBatch) -> CompletionScores:
+    """Scores from stored values; a reference's mean logits are not logged, so they are zeros."""
+    values = token_logps.to(batch.num_counted.device)
+    return join_scores(values, torch.zeros_like(values), batch)

@@ -1,0 +1,127 @@
+"""Log-probabilities on disk, found again by what they are of: append-only, shared by runs, safe against crashes.
+
+A folder belongs to one reference, computed one way. Each process appends to a file of its own and reads all of them at
+the start, so that runs side by side need no lock. A record is a key, a length, the values and a checksum; a record that
+a crash cut short, or that does not match its checksum, ends the reading of its file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import uuid
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from burnish.data.groups import Ids, Mask, PromptGroup
+
+KEY_BYTES = 16
+_HEAD = struct.Struct("<16sII")
+"""Key, number of float32 values, checksum of key and values."""
+_MAGIC = b"burnish-logps-1\n"
+
+Logps = np.ndarray
+"""(counted,) float32, nats."""
+
+
+def completion_key(prompt: Ids, completion: Ids, mask: Mask) -> bytes:
+    """Name of a completion after its prompt: a hash of both ids and of which tokens count."""
+    digest = hashlib.blake2b(digest_size=KEY_BYTES)
+    for part in (prompt, completion, np.packbits(mask)):
+        raw = np.ascontiguousarray(part).tobytes()
+        digest.update(len(raw).to_bytes(8, "little"))
+        digest.update(raw)
+    return digest.digest()
+
+
+def group_keys(group: PromptGroup) -> list[bytes]:
+    """Keys of a group's completions, in order."""
+    return [
+        completion_key(group.prompt_ids, ids, mask)
+        for ids, mask in zip(group.completion_ids, group.completion_mask, strict=True)
+    ]
+
+
+class LogpStore:
+    """Values by key, in memory and in a folder."""
+
+    def __init__(self, folder: Path | None) -> None:
+        """Read what earlier runs left.
+
+        Args:
+            folder: of one reference; None keeps values in memory only.
+        """
+        self._values: dict[bytes, Logps] = {}
+        self._folder = folder
+        self._file: BinaryIO | None = None
+        if folder is not None and folder.is_dir():
+            for path in sorted(folder.glob("*.logps")):
+                self._values.update(_read_records(path))
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._values
+
+    def get(self, key: bytes) -> Logps | None:
+        """The values of a completion, or None."""
+        return self._values.get(key)
+
+    def add(self, records: Iterable[tuple[bytes, Logps]]) -> None:
+        """Keep values, on disk too; keys that are there already are left as they are.
+
+        A disk that refuses costs the cache, not the run: values stay in memory.
+        """
+        fresh = [(key, np.asarray(values, dtype=np.float32)) for key, values in records if key not in self._values]
+        self._values.update(fresh)
+        if self._folder is None or not fresh:
+            return
+        try:
+            file = self._open(self._folder)
+            file.write(b"".join(_encode(key, values) for key, values in fresh))
+            file.flush()
+        except OSError:
+            self.close()
+            self._folder = None
+
+    def close(self) -> None:
+        """Close this process's file; further values open another."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _open(self, folder: Path) -> BinaryIO:
+        if self._file is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"{os.getpid()}-{uuid.uuid4().hex[:12]}.logps"
+            self._file = path.open("wb")
+            self._file.write(_MAGIC)
+        return self._file
+
+
+def _encode(key: bytes, values: Logps) -> bytes:
+    raw = values.astype("<f4").tobytes()
+    return _HEAD.pack(key, len(values), zlib.crc32(key + raw)) + raw
+
+
+def _read_records(path: Path) -> dict[bytes, Logps]:
+    content = path.read_bytes()
+    records: dict[bytes, Logps] = {}
+    if not content.startswith(_MAGIC):
+        return records
+    position = len(_MAGIC)
+    while position + _HEAD.size <= len(content):
+        key, count, checksum = _HEAD.unpack_from(content, position)
+        position += _HEAD.size
+        raw = content[position : position + 4 * count]
+        if len(raw) < 4 * count or zlib.crc32(key + raw) != checksum:
+            break
+        records[key] = np.frombuffer(raw, dtype="<f4")
+        position += 4 * count
+    return records
