@@ -35,10 +35,9 @@ def build_reference(
     """
     dtype = None if config.ref_dtype is None else getattr(torch, config.ref_dtype)
     starts_as_policy = other is None and dtype in (None, torch.float32)
-    cached = CachedReference(
-        None, LogpStore(_store_folder(config, scorer, identity)), starts_as_policy=starts_as_policy
-    )
-    if len(cached.store) and cached.covers(groups):
+    store = LogpStore(_store_folder(config, scorer, identity))
+    cached = CachedReference(None, store, starts_as_policy=starts_as_policy)
+    if len(store) and cached.covers(groups):
         notice("reference: every completion is in the cache; no reference model is loaded")
     else:
         cached.live = _live_reference(scorer, other, dtype)

@@ -42,6 +42,7 @@ from burnish.methods.dpo import DPOConfig
 from burnish.methods.fingerprints import update_settings
 from burnish.methods.preference import PreferenceMethod
 from burnish.methods.session import Inputs, Session, build_session
+from burnish.models.adapters import has_adapter
 from burnish.models.card import model_card
 from burnish.models.export import export_model
 from burnish.models.sampling import generate_samples
@@ -191,9 +192,14 @@ class Trainer(ABC):
             output_dir: the folder; None writes `model/` in the run directory.
         """
         folder = self._claimed().model_dir if output_dir is None else Path(output_dir)
-        history = self.state.log_history
-        final = {key: value for record in history[-3:] for key, value in record.items()}
-        card = model_card(method=self.method.name, settings=asdict(self.args), metrics=final, data=self._data_report())
+        card = model_card(
+            base_model=self.args.model_name_or_path or getattr(self.model, "name_or_path", None),
+            method=self.method.name,
+            settings=changed_settings(self.args),
+            data=self._data_facts(),
+            metrics=last_metrics(self.state.log_history),
+            adapter=has_adapter(self.model),
+        )
         export_model(self.model, self.processing_class, folder, card=card)
         return folder
 
@@ -246,6 +252,11 @@ class Trainer(ABC):
         session = self.session
         report = {"train": session.train.report.as_dict()}
         return report if session.evaluation is None else report | {"eval": session.evaluation.report.as_dict()}
+
+    def _data_facts(self) -> dict[str, Any]:
+        groups = self.session.train.groups
+        facts = {"dataset": self.args.dataset_name, "groups": len(groups), "tokens": int(groups.num_tokens.sum())}
+        return facts | {"report": self.session.train.report.one_line()}
 
     def _resolve_settings(self, session: Session) -> None:
         """Put what was chosen into the settings, so that run.yaml says it and a resumed run chooses alike."""
@@ -378,6 +389,17 @@ class DPOTrainer(Trainer):
 
     def build_method(self) -> Method:
         return PreferenceMethod(self.args)
+
+
+def changed_settings(args: Any) -> dict[str, Any]:
+    """The settings that differ from their defaults."""
+    default = asdict(type(args)())
+    return {name: value for name, value in asdict(args).items() if value != default[name]}
+
+
+def last_metrics(history: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The last value of every metric in a run's records."""
+    return {name: value for record in history for name, value in record.items() if name != "step"}
 
 
 def default_output_dir(method: str, model: str | None) -> str:

@@ -27,4 +27,4 @@ def weights_fingerprint(model: nn.Module) -> str:
 
 def _bytes_of(tensor: Tensor) -> memoryview:
     """The bytes of a tensor, without a copy where it is contiguous on the CPU."""
-    return memoryview(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
