@@ -159,7 +159,7 @@ def test_the_settings_that_a_run_wrote_give_the_run_again(tmp_path: Path):
     import yaml
 
     config = parse("--beta", "0.3", "--eval_strategy", "no", "--max_length", "none", "--report_to", "none").config
-    written = dataclasses.asdict(config) | {"decided": {"shared": True}}
+    written = dataclasses.asdict(config)
     parsed = parse("--config", yaml_file(tmp_path, yaml.safe_dump(written, sort_keys=False)))
     assert parsed.config == config
     assert parsed.notes == []
@@ -219,7 +219,6 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
         (["-x", "1"], "-x: flags begin with two dashes"),
         (["model", "--beta", "1"], "'model' stands before any flag"),
         (["--no_beta"], "did you mean beta?"),
-        (["--decided", "1"], "--decided: there is no such setting"),
         (["--env", "A=1"], "--env: there is no such setting"),
     ],
 )

@@ -37,10 +37,6 @@ _SHORT_FOR = {
 """Names that other tools use and that no spelling distance leads home."""
 
 
-RUN_FILE_KEYS = ("decided",)
-"""What a run.yaml that burnish wrote holds besides settings: decisions of that run, which are not asked for again."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Parsed(Generic[T]):
     """What a command line asks for."""
@@ -130,8 +126,6 @@ class _Reader:
             if isinstance(answer, Same) and answer.read is not None:
                 return [self._reread(written, answer)]
             return [written]
-        if written.key in RUN_FILE_KEYS and not written.is_flag:
-            return []
         if written.key == "env" and not written.is_flag:
             self.environment.update(_environment(written))
             return []

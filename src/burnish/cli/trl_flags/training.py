@@ -53,10 +53,8 @@ _DIVERGENCE = "other divergences than reverse_kl are not built yet; leave it out
 _DIVERGENCE_ZH = "目前只有 reverse_kl，请去掉此项"
 _ONE_DEVICE = "a run takes one device for now; leave it out"
 _ONE_DEVICE_ZH = "目前一次运行使用一个设备，请去掉此项"
-_REFERENCE_COST = (
-    "the reference scores a step's rows before the policy does, so its activations take no room beside the policy's"
-)
-_REFERENCE_COST_ZH = "参考模型在策略之前计算该步的分数，其激活值不与策略同占内存"
+_REFERENCE_COST = "the reference scores each completion once, and --reference_cache keeps what it said for later runs"
+_REFERENCE_COST_ZH = "参考模型对每个回答只计算一次，--reference_cache 会保留结果供以后的运行使用"
 
 TRAINING: dict[str, Answer] = {
     "loss_type": Same("sigmoid, hinge, ipo, alone or together", "sigmoid、hinge、ipo，可单独或组合使用"),
