@@ -53,7 +53,7 @@ def _train(config: DPOConfig, *, is_demo: bool) -> int:
         if config.dry_run:
             print("\n".join(trainer.plan().lines()))
             return EXIT_DONE
-        notice("\n".join(trainer.plan().lines()))
+        notice("\n".join(trainer.plan().lines(brief=True)))
         show = _ManyReplies(trainer) if is_demo else None
         fresh = config.resume_from_checkpoint is None
         before = trainer.sample("before") if fresh else []

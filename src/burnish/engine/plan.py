@@ -28,8 +28,8 @@ class RunPlan:
     memory: Mapping[str, float]
     """Estimated bytes by what they hold; `total` last."""
 
-    def lines(self) -> list[str]:
-        """The plan as aligned lines of text."""
+    def lines(self, *, brief: bool = False) -> list[str]:
+        """The plan as aligned lines of text; brief leaves out what a starting run has said already."""
         facts = {
             "device": self.device,
             "precision": self.precision,
@@ -43,6 +43,8 @@ class RunPlan:
             "parameters": self.parameters,
             "memory": ", ".join(f"{name} {format_bytes(size)}" for name, size in self.memory.items()) + " (estimated)",
         }
+        if brief:
+            facts = {name: text for name, text in facts.items() if name not in ("device", "precision", "data")}
         width = max(map(len, facts))
         return [self.title, *(f"  {name:<{width}}  {text}" for name, text in facts.items())]
 
