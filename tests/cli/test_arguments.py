@@ -205,6 +205,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
         (["--learning-rat", "1"], "did you mean learning_rate?"),
         (["--lr", "1"], "did you mean learning_rate?"),
         (["--evaluation_strategi", "no"], "did you mean evaluation_strategy?"),
+        (["--load_in_4bits"], "did you mean load_in_4bit?"),
         (["--xyzzy", "1"], "--xyzzy: there is no such setting; `--help-all` lists all settings"),
         (["--beta", "abc"], "--beta abc: must be a number"),
         (["--beta"], "--beta needs a value: a number"),

@@ -223,6 +223,13 @@ def test_what_has_no_equivalent_says_what_to_use_instead(words: list[str], says:
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize("name", [name for name in TRL if TRL[name]["default"] is None])
+def test_trls_none_is_accepted_from_yaml(tmp_path: Path, name: str):
+    path = tmp_path / "config.yaml"
+    path.write_text(f"{name}: null\n")
+    assert parse("--config", str(path)).config == DPOConfig()
+
+
 def test_a_token_is_never_shown():
     assert "hf_secret" not in parse("--hub_token", "hf_secret").notes[0]
 

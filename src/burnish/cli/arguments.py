@@ -123,6 +123,8 @@ class _Reader:
         answer = self.table.get(written.key)
         if written.key in self.hints:
             refuse_bare_list(written, self.hints[written.key])
+            if isinstance(answer, Same) and answer.may_be_none and plain[written.key] is None:
+                return []
             if isinstance(answer, Same) and answer.read is not None:
                 return [self._reread(written, answer)]
             return [written]
@@ -155,7 +157,7 @@ class _Reader:
 
     def _unknown(self, written: Written) -> ConfigError:
         key = written.key
-        known = list(self.hints) + [name for name, answer in self.table.items() if isinstance(answer, Translated)]
+        known = [*self.hints, *self.table]
         near = [_SHORT_FOR[key]] if key in _SHORT_FOR else difflib.get_close_matches(key, known, n=1, cutoff=0.6)
         cure = f"did you mean {near[0]}?" if near else "`--help-all` lists all settings"
         return ConfigError(f"{written.where}: there is no such setting; {cure}")

@@ -20,6 +20,8 @@ class Same:
     """Turns a value of TRL's into one of ours; gets and gives back what was written."""
     told: bool = False
     """Whether the note is told when `read` changes the value."""
+    may_be_none: bool = False
+    """Whether TRL's value may be none where ours may not: then ours keeps its default."""
 
 
 @dataclass(frozen=True)
@@ -58,5 +60,5 @@ Table = Mapping[str, Answer]
 
 
 def renamed(to: str, note: str = "", zh: str = "") -> Translated:
-    """The same meaning under another name."""
-    return Translated(to, lambda value, _: {to: value}, note, zh)
+    """The same meaning under another name; none leaves ours as it is."""
+    return Translated(to, lambda value, _: {} if value is None else {to: value}, note, zh)

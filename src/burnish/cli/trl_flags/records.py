@@ -64,7 +64,9 @@ RECORDS: dict[str, Answer] = {
     "log_level": NotNeeded(_LEVELS, _LEVELS_ZH),
     "log_level_replica": NotNeeded(_LEVELS, _LEVELS_ZH),
     "include_num_input_tokens_seen": NotNeeded("num_tokens is always logged", "始终记录 num_tokens"),
-    "disable_tqdm": Same("bars show on a terminal only, unless true", "进度条只在终端显示；true 则完全关闭"),
+    "disable_tqdm": Same(
+        "bars show on a terminal only, unless true", "进度条只在终端显示；true 则完全关闭", may_be_none=True
+    ),
     "report_to": Same(
         "none, all (those installed), or of tensorboard, wandb, swanlab, trackio, mlflow",
         "none、all（已安装的），或 tensorboard、wandb、swanlab、trackio、mlflow",
@@ -81,7 +83,9 @@ RECORDS: dict[str, Answer] = {
         "unset, every eval_steps where there are evaluation rows, else never",
         "不设置时，有评测数据就每 eval_steps 步评测，否则不评测",
     ),
-    "eval_steps": Same("that of the reference job; TRL takes logging_steps", "参考任务的取值；TRL 取 logging_steps"),
+    "eval_steps": Same(
+        "that of the reference job; TRL takes logging_steps", "参考任务的取值；TRL 取 logging_steps", may_be_none=True
+    ),
     "eval_delay": Refused(
         "leave it out; --eval_steps says how often", "请去掉此项，由 --eval_steps 决定间隔", harmless=(None, False, 0.0)
     ),
@@ -126,6 +130,7 @@ RECORDS: dict[str, Answer] = {
         "here it shows the tracebacks of errors; TRL's underflow_overflow has no equivalent",
         "此处用于显示错误的调用栈；TRL 的 underflow_overflow 没有对应",
         read=read_debug,
+        may_be_none=True,
     ),
     "do_train": NotNeeded("the command says it: `burnish dpo` trains", "命令本身已说明：`burnish dpo` 即训练"),
     "do_eval": NotNeeded("--eval_strategy says it", "由 --eval_strategy 决定"),
