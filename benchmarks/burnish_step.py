@@ -51,6 +51,15 @@ def read_options() -> argparse.Namespace:
 
 def train(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Run the command in a process of its own; the records of its metrics.jsonl."""
+    command = [sys.executable, "-m", "burnish.cli.main", "dpo", *command_words(options, folder)]
+    environment = os.environ | {"BURNISH_CACHE": str(folder / "cache")}
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+    lines = (folder / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def command_words(options: argparse.Namespace, folder: Path) -> list[str]:
+    """What follows `burnish dpo`."""
     settings = {
         "model_name_or_path": options.model,
         "dataset_name": options.data,
@@ -68,12 +77,7 @@ def train(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         "num_samples": 0,
         "reference_cache": "memory",
     }
-    words = [f"--{name}={value}" for name, value in settings.items()]
-    command = [sys.executable, "-m", "burnish.cli.main", "dpo", *words]
-    environment = os.environ | {"BURNISH_CACHE": str(folder / "cache")}
-    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
-    lines = (folder / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    return [f"--{name}={value}" for name, value in settings.items()]
 
 
 if __name__ == "__main__":
