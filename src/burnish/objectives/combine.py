@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from burnish.errors import ConfigError
+from burnish.objectives.checks import choose
+from burnish.objectives.coupled import linear_surrogate, step_coefficients
 from burnish.objectives.divergences import choose_divergence
 from burnish.objectives.metrics import Metric, preference_rewards
 from burnish.objectives.scores import PairScores
-from burnish.objectives.table import PairedObjective, Reward, find_objective
-
-DEFAULTS: Mapping[str, Any] = MappingProxyType(
-    {
-        "beta": 0.1,
-        "label_smoothing": 0.0,
-        "f_divergence_type": "reverse_kl",
-        "f_alpha_divergence_coef": 0.5,
-    }
-)
+from burnish.objectives.table import PAIRED, LossType, PairedObjective, Reward, keyword_arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,104 +27,199 @@ class Term:
     weight: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CoupledStep:
+    """Terms that couple the step, computed once on the scores of all its pairs."""
+
+    losses: Mapping[str, Tensor]
+    """Each such term's loss by name, scalar, not multiplied by its weight."""
+    coefficients: Tensor
+    """(completions,) derivative of their weighted sum by each log-probability: chosen, rejected, chosen, …"""
+
+    def select(self, pairs: Tensor) -> CoupledStep:
+        """The part of some pairs, (selected,) int64, in the order of the step's scores."""
+        by_pair = self.coefficients.view(-1, 2).index_select(0, pairs)
+        return replace(self, coefficients=by_pair.reshape(-1))
+
+
 @dataclass(frozen=True, eq=False)
 class Combination:
     """Σ over terms: weight · Σ over the step's pairs (row weight · loss) / the term's count.
 
     The counts are of the whole step, over all micro-batches and ranks, and known before the first forward; so the
-    shares of micro-batches add up to the step's loss however the step is cut.
+    shares of micro-batches add up to the step's loss however the step is cut. Their names, keys of `denominators`:
+    `pairs`; `chosen_tokens`, counted tokens of the chosen completions; and, with orpo_nll_on_prompt only,
+    `chosen_and_prompt_tokens`.
     """
 
-    loss_types: Sequence[str]
-    """Names in table.PAIRED, each once."""
+    loss_types: Sequence[LossType]
+    """Names in table.PAIRED or a user's own functions, each once."""
     loss_weights: Sequence[float] | None = None
     """One weight a term, ≥ 0; None weighs each 1."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Values of objectives' settings; missing ones take DEFAULTS."""
+    """Values of objectives' settings; those that are missing keep the functions' defaults. `beta` has none."""
+    terms: tuple[Term, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        if not self.loss_types:
-            raise ConfigError("loss_type is empty: name at least one objective")
-        weights = self.loss_weights if self.loss_weights is not None else [1.0] * len(self.loss_types)
-        if len(weights) != len(self.loss_types):
-            raise ConfigError(
-                f"loss_weights has {len(weights)} values for {len(self.loss_types)} objectives: give one for each"
-            )
-        if not all(0 <= weight < float("inf") for weight in weights):
-            raise ConfigError(f"loss_weights must be finite and not negative, not {list(weights)}")
-
-    @property
-    def terms(self) -> tuple[Term, ...]:
-        weights = self.loss_weights if self.loss_weights is not None else [1.0] * len(self.loss_types)
-        pairs = zip(self.loss_types, weights, strict=True)
-        return tuple(Term(name, find_objective(name), float(weight)) for name, weight in pairs)
+        chosen = choose(self.loss_types)
+        weights = [1.0] * len(chosen) if self.loss_weights is None else [float(weight) for weight in self.loss_weights]
+        if len(weights) != len(chosen):
+            raise ConfigError(f"loss_weights has {len(weights)} values for {len(chosen)} objectives: give one for each")
+        if not all(0 <= weight < float("inf") for weight in weights) or not any(weights):
+            raise ConfigError(f"loss_weights must be finite, 0 or more and not all 0, not {weights}")
+        terms = (Term(*item, weight) for item, weight in zip(chosen.items(), weights, strict=True))
+        object.__setattr__(self, "terms", tuple(terms))
 
     @property
     def needs_reference(self) -> bool:
-        """Whether any term compares the policy with a reference."""
-        return any(term.objective.needs_reference for term in self.terms)
+        """Whether a reference must be scored. A likelihood term alone asks for one, for the metrics' sake."""
+        compared = [term.objective for term in self.terms if not term.objective.is_likelihood]
+        return any(objective.needs_reference for objective in compared) or not compared
+
+    @property
+    def needs_step_scores(self) -> bool:
+        """Whether a term couples the pairs of the step, so that `couple` must be called on all of them first."""
+        return any(term.objective.needs_step_scores for term in self.terms)
+
+    @property
+    def uses_reward_baseline(self) -> bool:
+        """Whether `reward_baseline` belongs into step_values (running.RewardBaseline)."""
+        return any(term.objective.uses_reward_baseline for term in self.terms)
 
     @property
     def reward(self) -> Reward:
         """How rewards are logged: by the log-ratio where there is a reference, else as the first term defines them."""
-        return "logratio" if self.needs_reference else self.terms[0].objective.reward
+        if self.needs_reference:
+            return "logratio"
+        return next(term.objective.reward for term in self.terms if not term.objective.is_likelihood)
 
-    def losses(self, scores: PairScores, step_values: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
-        """Each term's losses by name, (pairs,), without weights and not reduced.
+    def shares(
+        self, scores: PairScores, denominators: Mapping[str, float], step_values: Mapping[str, Any] | None = None
+    ) -> dict[str, Tensor]:
+        """What each pair adds to each term's loss of the step, (pairs,); terms that couple the step are left out.
 
         Args:
-            scores: of a micro-batch.
-            step_values: settings whose value belongs to the step and wins over `settings`, such as a scheduled beta;
-                numbers or scalar tensors.
+            scores: of some of the step's pairs.
+            denominators: counts of the whole step.
+            step_values: settings whose value belongs to the step and wins over `settings`: a scheduled `beta`, the
+                `reward_baseline`; numbers or scalar tensors.
         """
-        return {term.name: self._losses(term, scores, step_values or {}) for term in self.terms}
+        alone = [term for term in self.terms if not term.objective.needs_step_scores]
+        return {term.name: self._shares(term.objective, scores, denominators, step_values or {}) for term in alone}
+
+    def couple(
+        self, scores: PairScores, denominators: Mapping[str, float], step_values: Mapping[str, Any] | None = None
+    ) -> CoupledStep:
+        """Compute the terms that couple the step.
+
+        Args:
+            scores: of all pairs of the step, on all ranks, in one order; without gradient.
+            denominators: as in shares.
+            step_values: as in shares.
+        """
+        losses: dict[str, Tensor] = {}
+        coefficients = scores.chosen_logps.new_zeros(2 * scores.num_pairs)
+        for term in self.terms:
+            if term.objective.needs_step_scores:
+                loss_of = self._step_loss(term.objective, denominators, step_values or {})
+                losses[term.name], slopes = step_coefficients(loss_of, scores)
+                coefficients = coefficients + term.weight * slopes
+        return CoupledStep(losses, coefficients)
 
     def total(
-        self, scores: PairScores, denominators: Mapping[str, float], step_values: Mapping[str, Any] | None = None
+        self,
+        scores: PairScores,
+        denominators: Mapping[str, float],
+        step_values: Mapping[str, Any] | None = None,
+        *,
+        coupled: CoupledStep | None = None,
     ) -> tuple[Tensor, dict[str, Metric]]:
         """A micro-batch's share of the step's loss, and each term's as a metric.
 
         Args:
             scores: of a micro-batch.
-            denominators: counts of the step: `pairs`, and `chosen_tokens` where a term needs them.
-            step_values: as in losses.
+            denominators: as in shares.
+            step_values: as in shares.
+            coupled: of these pairs, from `couple(…).select(…)`, where needs_step_scores.
 
         Returns:
             The scalar to differentiate, and `loss/<name>` → (the term's share, unweighted; the share of the step's
             pairs), whose sums over a logging interval give the mean over its steps.
         """
-        share = torch.full((), scores.num_pairs / denominators["pairs"], device=scores.chosen_logps.device)
+        shares = self.shares(scores, denominators, step_values)
+        fraction = scores.num_pairs / denominators["pairs"]
+        count = torch.full((), fraction, device=scores.chosen_logps.device)
         total = scores.chosen_logps.new_zeros(())
         metrics: dict[str, Metric] = {}
         for term in self.terms:
-            numerator = (scores.weight * self._losses(term, scores, step_values or {})).sum()
-            value = numerator / denominators[term.objective.denominator]
+            if not term.objective.needs_step_scores:
+                value = shares[term.name].sum()
+            elif coupled is not None:
+                value = coupled.losses[term.name] * fraction
+            else:
+                raise ConfigError(f"loss_type {term.name} couples the step: its scores must be coupled first")
             total = total + term.weight * value
-            metrics[f"loss/{term.name}"] = (value.detach(), share)
+            metrics[f"loss/{term.name}"] = (value.detach(), count)
+        if coupled is not None:
+            total = total + linear_surrogate(coupled.coefficients, scores)
         return total, metrics
 
     def rewards(self, scores: PairScores, step_values: Mapping[str, Any] | None = None) -> tuple[Tensor, Tensor]:
         """Rewards of chosen and rejected completions as they are logged, each (pairs,), no gradient."""
-        return preference_rewards(scores, self.reward, beta=self._value("beta", step_values or {}))
+        values = {"beta": None, **self.settings, **(step_values or {})}
+        settings = {"alphapo_alpha": values["alphapo_alpha"]} if "alphapo_alpha" in values else {}
+        return preference_rewards(scores, self.reward, beta=values["beta"], **settings)
 
-    def _losses(self, term: Term, scores: PairScores, step_values: Mapping[str, Any]) -> Tensor:
-        return term.objective.function(scores, **self._arguments(term.objective, scores, step_values))
+    def loss_at_start(self) -> float | None:
+        """The loss where policy and reference are equal, every weight is 1 and no row has a margin: log 2 for sigmoid.
 
-    def _arguments(
-        self, objective: PairedObjective, scores: PairScores, step_values: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """The keyword arguments of an objective's function."""
-        arguments = {name: self._value(name, step_values) for name in objective.settings}
-        divergence = arguments.pop("f_divergence_type", None)
-        coef = arguments.pop("f_alpha_divergence_coef", None)
-        if divergence is not None:
-            arguments["divergence"] = choose_divergence(divergence, coef=coef)
-        if "label_smoothing" in arguments and scores.label_smoothing is not None:
-            arguments["label_smoothing"] = scores.label_smoothing
-        return arguments
+        None where it depends on the model: a likelihood term, no reference, a user's own function, use_weighting.
+        """
+        closed = all(
+            term.objective.needs_reference and not term.objective.is_likelihood and term.name in PAIRED
+            for term in self.terms
+        )
+        if not closed or self.settings.get("use_weighting"):
+            return None
+        zeros = torch.zeros(2, dtype=torch.float64)
+        scores = PairScores.from_completions(zeros, zeros, torch.ones_like(zeros), margin=zeros[:1])
+        coupled = self.couple(scores, {"pairs": 1.0}) if self.needs_step_scores else None
+        return float(self.total(scores, {"pairs": 1.0}, coupled=coupled)[0])
 
-    def _value(self, name: str, step_values: Mapping[str, Any]) -> Any:
-        for source in (step_values, self.settings, DEFAULTS):
-            if name in source:
-                return source[name]
-        raise ConfigError(f"{name} has no default: give it a value")
+    def _shares(
+        self,
+        objective: PairedObjective,
+        scores: PairScores,
+        denominators: Mapping[str, float],
+        step_values: Mapping[str, Any],
+    ) -> Tensor:
+        share = self._call(objective.function, scores, step_values) / denominators[objective.denominator]
+        if objective.likelihood is not None:
+            likelihood = self._call(objective.likelihood, scores, step_values)
+            share = share + likelihood / denominators[self._likelihood_denominator(objective)]
+        if scores.pair_weight is not None and not objective.is_likelihood:
+            share = share * scores.pair_weight
+        return scores.weight * share
+
+    def _step_loss(
+        self, objective: PairedObjective, denominators: Mapping[str, float], step_values: Mapping[str, Any]
+    ) -> Callable[[PairScores], Tensor]:
+        def loss(scores: PairScores) -> Tensor:
+            return self._call(objective.function, scores, step_values).sum() / denominators["pairs"]
+
+        return loss
+
+    def _likelihood_denominator(self, objective: PairedObjective) -> str:
+        counts_prompt = "orpo_nll_on_prompt" in objective.settings and self.settings.get("orpo_nll_on_prompt")
+        return "chosen_and_prompt_tokens" if counts_prompt else "chosen_tokens"
+
+    def _call(self, function: Callable[..., Tensor], scores: PairScores, step_values: Mapping[str, Any]) -> Tensor:
+        """Call a loss with the settings that it names."""
+        values = {**self.settings, **step_values}
+        if scores.label_smoothing is not None:
+            values["label_smoothing"] = scores.label_smoothing
+        values["divergence"] = choose_divergence(
+            values.get("f_divergence_type", "reverse_kl"), coef=values.get("f_alpha_divergence_coef", 0.5)
+        )
+        names = keyword_arguments(function)
+        return function(scores, **{name: values[name] for name in names if name in values})

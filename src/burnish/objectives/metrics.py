@@ -9,25 +9,37 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from burnish.objectives.paired import Scalar
+from burnish.objectives.reference_free import alphapo_reward
 from burnish.objectives.scores import PairScores
+from burnish.objectives.table import Reward
 
 Metric = tuple[Tensor, Tensor]
 
 
-def preference_rewards(scores: PairScores, kind: str, *, beta: float | Tensor) -> tuple[Tensor, Tensor]:
+def preference_rewards(
+    scores: PairScores, kind: Reward, *, beta: Scalar, alphapo_alpha: float = 0.25
+) -> tuple[Tensor, Tensor]:
     """Rewards of chosen and rejected completions, each (pairs,), no gradient.
 
     Args:
         scores: of some pairs.
-        kind: logratio is β·(log π - log π_ref); average is β·log π a token; logp is β·log π.
+        kind: logratio is β·(log π - log π_ref); average is β·log π a token; logp is β·log π; alphapo is
+            β(1 - e^(-α·average))/α.
         beta: 1/nats.
+        alphapo_alpha: α of alphapo.
     """
     chosen, rejected = {
         "logratio": lambda: (scores.chosen_logratio, scores.rejected_logratio),
         "average": lambda: (scores.chosen_average, scores.rejected_average),
         "logp": lambda: (scores.chosen_logps, scores.rejected_logps),
+        "alphapo": lambda: (scores.chosen_average, scores.rejected_average),
     }[kind]()
-    return beta * chosen.detach(), beta * rejected.detach()
+    chosen, rejected = chosen.detach(), rejected.detach()
+    if kind == "alphapo":
+        chosen = alphapo_reward(chosen, beta=beta, alphapo_alpha=alphapo_alpha)
+        return chosen, alphapo_reward(rejected, beta=beta, alphapo_alpha=alphapo_alpha)
+    return beta * chosen, beta * rejected
 
 
 def preference_metrics(
