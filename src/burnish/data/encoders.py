@@ -1,0 +1,83 @@
+"""Where batches of examples are rendered and tokenised: in this process, or in several beside it."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from typing import TYPE_CHECKING
+
+from burnish.data.examples import Example
+from burnish.data.rows import Place, RowError
+from burnish.data.tokenise import BatchTokenizer, Encoded, choose_batch_tokenizer, encode_examples
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+BATCHES_AHEAD = 2
+"""Batches that wait for each worker; bounds the memory."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Recognised examples of some rows that follow each other."""
+
+    examples: list[Example] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
+    num_rows: int = 0
+    """Rows read for this batch, those without an example included."""
+
+
+EncodedBatch = tuple[Batch, list[Encoded | RowError]]
+Encode = Callable[[Iterable[Batch]], Iterator[EncodedBatch]]
+
+
+@contextmanager
+def open_encoder(tokenizer: PreTrainedTokenizerBase, num_processes: int | None) -> Iterator[Encode]:
+    """Yield the function that encodes batches, in order.
+
+    Args:
+        tokenizer: the fast tokenizer.
+        num_processes: worker processes, of one thread each; None or 1 works here, on the tokenizer's own threads.
+    """
+    if num_processes is None or num_processes == 1:
+        tokenise = choose_batch_tokenizer(tokenizer)
+        yield lambda batches: ((batch, encode_examples(batch.examples, tokenizer, tokenise)) for batch in batches)
+        return
+    context = get_context("spawn")
+    pool = ProcessPoolExecutor(num_processes, context, _start_worker, (tokenizer,))
+    try:
+        yield lambda batches: _encode_beside(pool, batches, num_processes * BATCHES_AHEAD)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _encode_beside(pool: ProcessPoolExecutor, batches: Iterable[Batch], ahead: int) -> Iterator[EncodedBatch]:
+    waiting: deque[tuple[Batch, Future[list[Encoded | RowError]]]] = deque()
+    for batch in batches:
+        waiting.append((batch, pool.submit(_encode_in_worker, batch.examples)))
+        if len(waiting) > ahead:
+            oldest, result = waiting.popleft()
+            yield oldest, result.result()
+    while waiting:
+        oldest, result = waiting.popleft()
+        yield oldest, result.result()
+
+
+class _Worker:
+    tokenizer: PreTrainedTokenizerBase
+    tokenise: BatchTokenizer
+
+
+def _start_worker(tokenizer: PreTrainedTokenizerBase) -> None:
+    os.environ["RAYON_NUM_THREADS"] = "1"  # the processes are the parallelism
+    _Worker.tokenizer = tokenizer
+    _Worker.tokenise = staticmethod(choose_batch_tokenizer(tokenizer))
+
+
+def _encode_in_worker(examples: list[Example]) -> list[Encoded | RowError]:
+    return encode_examples(examples, _Worker.tokenizer, _Worker.tokenise)

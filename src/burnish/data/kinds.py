@@ -1,0 +1,88 @@
+"""What each method wants: examples of any shape → the groups' examples of one kind.
+
+To add a kind, write one function and name it in CONVERSIONS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal, cast
+
+from burnish.data.examples import Example, Message
+from burnish.data.rows import DroppedRow, UnknownForm
+
+GroupKind = Literal["preference", "unpaired", "sft", "ranking"]
+
+SHAPE_IN_WORDS = {
+    "preference": "a preference pair",
+    "unpaired": "an unpaired preference",
+    "prompt_completion": "a prompt with a completion",
+    "messages": "a conversation",
+    "text": "a text",
+    "ranked": "a ranked list",
+    "prompt": "a prompt alone",
+}
+
+
+class WrongShape(UnknownForm):
+    """A row that is well-formed, and not what the method learns from."""
+
+
+def to_preference(example: Example) -> list[Example]:
+    """Return a pair, chosen first (k = 2); a ranked list must be one of two."""
+    if example.shape == "ranked" and len(example.completions) == 2:
+        first, second = example.ranking or (0, 1)
+        if first == second:
+            raise DroppedRow("tie")
+        ordered = example.completions if first < second else example.completions[::-1]
+        return [replace(example, shape="preference", completions=ordered, ranking=None)]
+    if example.shape != "preference":
+        raise WrongShape(_wrong(example, "a preference pair (chosen and rejected)"))
+    return [example]
+
+
+def to_unpaired(example: Example) -> list[Example]:
+    """Return single completions with a label (k = 1); a pair gives two."""
+    if example.shape == "preference":
+        return [
+            replace(example, shape="unpaired", completions=[completion], label=label, margin=None)
+            for completion, label in zip(example.completions, (True, False), strict=True)
+        ]
+    if example.shape != "unpaired":
+        raise WrongShape(_wrong(example, "a completion with a label"))
+    return [example]
+
+
+def to_sft(example: Example) -> list[Example]:
+    """Return a prompt with one completion (k = 1); a conversation is split before its first assistant turn."""
+    if example.shape == "messages":
+        turns = cast("list[Message]", example.completions[0])
+        first = next((n for n, turn in enumerate(turns) if turn["role"] == "assistant"), None)
+        if first is None:
+            raise DroppedRow("nothing_counted")
+        return [replace(example, prompt=turns[:first], completions=[turns[first:]])]
+    if example.shape not in {"prompt_completion", "text"}:
+        raise WrongShape(_wrong(example, "a conversation, a text, or a prompt with a completion"))
+    return [example]
+
+
+def to_ranking(example: Example) -> list[Example]:
+    """Return a list of completions with their ranks (k ≥ 2, 0 is best)."""
+    if example.shape == "preference":
+        return [replace(example, shape="ranked", ranking=(0, 1))]
+    if example.shape != "ranked":
+        raise WrongShape(_wrong(example, "a ranked list (completions, ranking)"))
+    return [replace(example, ranking=example.ranking or tuple(range(len(example.completions))))]
+
+
+CONVERSIONS: dict[GroupKind, Callable[[Example], list[Example]]] = {
+    "preference": to_preference,
+    "unpaired": to_unpaired,
+    "sft": to_sft,
+    "ranking": to_ranking,
+}
+
+
+def _wrong(example: Example, wanted: str) -> str:
+    return f"the row is {SHAPE_IN_WORDS[example.shape]}, not {wanted}"

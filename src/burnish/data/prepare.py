@@ -1,0 +1,280 @@
+"""Rows → prompt groups on disk: recognise, render, tokenise, truncate, count, cache."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from burnish.console import progress
+from burnish.data.audit import RowHashes, note_repetitions
+from burnish.data.cache import CacheEntry, write_whole
+from burnish.data.digests import code_fingerprint, sha256_of, tokenizer_fingerprint
+from burnish.data.encoders import Batch, Encode, open_encoder
+from burnish.data.examples import Example, content_text
+from burnish.data.formats import FORMS_IN_WORDS, recognise
+from burnish.data.groups import PromptGroup
+from burnish.data.kinds import CONVERSIONS, GroupKind
+from burnish.data.report import KINDS, STRICT_KINDS, DataReport, first_and_more
+from burnish.data.rows import BadRow, DroppedRow, Place, Row, RowError, RowSource, UnknownForm
+from burnish.data.settings import DataSettings
+from burnish.data.store import GroupStore, GroupWriter
+from burnish.data.tokenise import Encoded
+from burnish.data.truncate import check_contents, fit
+from burnish.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["GroupKind", "Prepared", "data_cache_dir", "prepare_groups"]
+
+ROWS_PER_BATCH = 1000
+MAX_PROMPT_MISMATCH = 0.1
+"""Greatest share of conversations whose prompt may be rendered otherwise before a completion than alone."""
+COLUMNS_NAMED = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Groups ready to train on, and what became of every row."""
+
+    groups: GroupStore
+    report: DataReport
+
+
+def data_cache_dir(settings: DataSettings) -> Path:
+    """Return the folder of prepared rows: the setting, else $BURNISH_CACHE/data, else ~/.cache/burnish/data."""
+    if settings.data_cache_dir is not None:
+        return Path(settings.data_cache_dir).expanduser()
+    base = os.environ.get("BURNISH_CACHE")
+    return (Path(base) if base else Path.home() / ".cache" / "burnish") / "data"
+
+
+def prepare_groups(
+    rows: RowSource,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: DataSettings,
+    *,
+    kind: GroupKind = "preference",
+    cache_dir: Path,
+    rejected_path: Path | None = None,
+) -> Prepared:
+    """Turn rows into prompt groups, or find them prepared.
+
+    Memory does not grow with the number of rows, but for 16 bytes a row and the rejected rows.
+
+    Args:
+        rows: where they come from.
+        tokenizer: fast; with a chat template if rows are conversations.
+        settings: max_length, truncation_mode, on_bad_row, strict_data and dataset_num_proc are used.
+        kind: what the method learns from.
+        cache_dir: folder of prepared rows, found again by content.
+        rejected_path: file that unusable rows are added to with on_bad_row "skip"; None only counts them.
+
+    Raises:
+        DataError: unusable rows (on_bad_row "error"), dropped rows (strict_data), no row of the kind's form, a chat
+            template that is missing or does not fit, or a cache folder that cannot be written.
+    """
+    entry = CacheEntry(cache_dir, _cache_key(rows, tokenizer, settings, kind))
+    found = entry.load()
+    if found is None:
+        found = _prepare_and_keep(rows, tokenizer, settings, kind, entry)
+    groups, report, rejected = found
+    if rejected and rejected_path is not None:
+        _add_lines(rejected_path, rejected)
+    return Prepared(groups, report)
+
+
+def _cache_key(rows: RowSource, tokenizer: PreTrainedTokenizerBase, settings: DataSettings, kind: GroupKind) -> str:
+    chosen = (kind, settings.max_length, settings.truncation_mode, settings.on_bad_row, settings.strict_data)
+    return sha256_of(rows.name, rows.fingerprint, tokenizer_fingerprint(tokenizer), repr(chosen), code_fingerprint())
+
+
+def _prepare_and_keep(
+    rows: RowSource,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: DataSettings,
+    kind: GroupKind,
+    entry: CacheEntry,
+) -> tuple[GroupStore, DataReport, list[str]]:
+    work = _Preparation(rows, settings, kind, DataReport(rows.name))
+    try:
+        with GroupWriter(entry.groups) as writer:
+            with open_encoder(tokenizer, settings.dataset_num_proc) as encode:
+                work.run(writer, encode)
+            work.check()
+        groups = GroupStore.open(entry.groups)
+        note_repetitions(work.report, groups, work.hashes)
+        entry.commit(groups, work.report, work.rejected)
+    except OSError as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"prepared rows can't be kept in {entry.folder}: {error.strerror or error}; "
+            "give another folder: --data_cache_dir ./cache"
+        ) from error
+    return groups, work.report, work.rejected
+
+
+@dataclass(slots=True)
+class _Preparation:
+    """One pass over the rows."""
+
+    rows: RowSource
+    settings: DataSettings
+    kind: GroupKind
+    report: DataReport
+    hashes: RowHashes = field(default_factory=RowHashes)
+    rejected: list[str] = field(default_factory=list)
+    """Unusable rows with place and reason, as JSON lines."""
+    strict: list[str] = field(default_factory=list)
+    """Dropped rows that strict_data makes errors, as "place: kind"."""
+    columns: dict[str, None] = field(default_factory=dict)
+    first_unknown: str = ""
+    num_unknown: int = 0
+    num_conversations: int = 0
+
+    def run(self, writer: GroupWriter, encode: Encode) -> None:
+        with progress("tokenising", total=self.rows.num_rows or 0, unit="rows") as advance:
+            for batch, encoded in encode(self._batches()):
+                for example, place, result in zip(batch.examples, batch.places, encoded, strict=True):
+                    self._finish(example, place, result, writer)
+                advance(batch.num_rows)
+
+    def check(self) -> None:
+        """Raise for what must not go on."""
+        report = self.report
+        if self.num_unknown and self.num_unknown == report.rows_read:
+            raise DataError(self._no_known_row())
+        if report.reasons and self.settings.on_bad_row == "error":
+            lines = first_and_more(report.reasons, report.counts["bad_row"], "unusable row")
+            raise DataError(f"{lines} (--on_bad_row skip goes on without them and keeps them in rejected_rows.jsonl)")
+        if self.strict and self.settings.strict_data:
+            raise DataError(first_and_more(self.strict, len(self.strict), "row that strict_data refuses"))
+        mismatched = report.counts["prompt_not_prefix"]
+        if mismatched > MAX_PROMPT_MISMATCH * self.num_conversations:
+            raise DataError(
+                f"{report.source}: the chat template writes {mismatched:,} of {self.num_conversations:,} prompts "
+                f"otherwise before a completion than alone, first {report.places['prompt_not_prefix'][0]}: training "
+                "would see other prompts than inference.\n"
+                "Give a template that writes both alike: --chat_template_path template.jinja"
+            )
+
+    def _batches(self) -> Iterator[Batch]:
+        rows = iter(self.rows)
+        while chunk := list(islice(rows, ROWS_PER_BATCH)):
+            batch = Batch(num_rows=len(chunk))
+            for row, place in chunk:
+                self.report.rows_read += 1
+                for example in self._recognise(row, place):
+                    batch.examples.append(example)
+                    batch.places.append(place)
+            yield batch
+
+    def _recognise(self, row: Row | BadRow, place: Place) -> list[Example]:
+        if isinstance(row, BadRow):
+            self._reject(place, row.reason, row.text)
+            return []
+        try:
+            example = recognise(row)
+            wanted = CONVERSIONS[self.kind](example)
+            self.report.forms[example.form] += 1
+            self._note_characters(example, place)
+            return [checked for one in wanted for checked in self._checked(one, place)]
+        except UnknownForm as error:
+            self.num_unknown += 1
+            self.first_unknown = self.first_unknown or str(error)
+            self.columns.update(dict.fromkeys(map(str, row)) if len(self.columns) < COLUMNS_NAMED else {})
+            self._reject(place, str(error), row)
+        except RowError as error:
+            self._reject(place, str(error), row)
+        except DroppedRow as drop:
+            self._drop(place, drop.kind)
+        return []
+
+    def _checked(self, example: Example, place: Place) -> list[Example]:
+        try:
+            check_contents(example)
+        except DroppedRow as drop:
+            self._drop(place, drop.kind)
+            return []
+        return [example]
+
+    def _note_characters(self, example: Example, place: Place) -> None:
+        text = "".join(map(content_text, (example.prompt, *example.completions)))
+        if "\ufffd" in text or "\0" in text:
+            self.report.count("odd_characters", place)
+
+    def _finish(self, example: Example, place: Place, encoded: Encoded | RowError, writer: GroupWriter) -> None:
+        if isinstance(encoded, RowError):
+            self._reject(place, str(encoded), {"prompt": example.prompt, "completions": example.completions})
+            return
+        self.num_conversations += example.layout == "conversational"
+        try:
+            fitting = fit(encoded, self.settings.max_length, self.settings.truncation_mode)
+        except DroppedRow as drop:
+            self._drop(place, drop.kind)
+            return
+        for note in sorted(fitting.notes):
+            self.report.count(note, place)
+        group = _build_group(example, fitting, place)
+        self._count(group)
+        self.hashes.add(group)
+        writer.add(group)
+
+    def _count(self, group: PromptGroup) -> None:
+        self.report.groups_used += 1
+        self.report.prompt_tokens += len(group.prompt_ids)
+        self.report.completion_tokens += group.num_tree_tokens - len(group.prompt_ids)
+        self.report.counted_tokens += group.num_counted_tokens
+
+    def _reject(self, place: Place, reason: str, content: Any) -> None:
+        self.report.reject(place, reason)
+        if self.settings.on_bad_row == "skip":
+            record = {"source": place.source, "row": place.row, "reason": reason, "content": content}
+            self.rejected.append(json.dumps(record, default=str))
+
+    def _drop(self, place: Place, kind: str) -> None:
+        self.report.count(kind, place)
+        if kind in STRICT_KINDS:
+            self.strict.append(f"{place}: {KINDS[kind][1]}")
+
+    def _no_known_row(self) -> str:
+        columns = ", ".join(list(self.columns)[:COLUMNS_NAMED])
+        return (
+            f"{self.report.source} has no row to learn from (columns: {columns}): {self.first_unknown}.\n"
+            f"Understood: {FORMS_IN_WORDS}."
+        )
+
+
+def _build_group(example: Example, encoded: Encoded, place: Place) -> PromptGroup:
+    completions = tuple(np.asarray(ids, dtype=np.int32) for ids in encoded.completion_ids)
+    masks = tuple(
+        np.ones(len(ids), dtype=bool) if mask is None else mask
+        for ids, mask in zip(completions, encoded.masks, strict=True)
+    )
+    return PromptGroup(
+        prompt_ids=np.asarray(encoded.prompt_ids, dtype=np.int32),
+        completion_ids=completions,
+        completion_mask=masks,
+        weight=example.weight,
+        margin=example.margin,
+        label=example.label,
+        ranking=example.ranking,
+        source=place.source,
+        row=place.row,
+    )
+
+
+def _add_lines(path: Path, lines: list[str]) -> None:
+    """Add lines that the file does not hold yet: training and evaluation rows, and a resumed run, share it."""
+    before = path.read_text("utf-8").splitlines() if path.exists() else []
+    known = set(before)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, "".join(f"{line}\n" for line in [*before, *(line for line in lines if line not in known)]))

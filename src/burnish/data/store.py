@@ -1,0 +1,281 @@
+"""Prompt groups on disk: one Arrow file, written in batches and read through a memory map.
+
+Lengths are read from the columns' offsets, so that planning a run touches no token ids.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+
+from burnish.data.groups import PromptGroup
+
+SCHEMA = pa.schema(
+    {
+        "prompt_ids": pa.list_(pa.int32()),
+        "completion_ids": pa.list_(pa.list_(pa.int32())),
+        "completion_mask": pa.list_(pa.list_(pa.uint8())),  # bytes, not bits: slices are then views
+        "num_counted": pa.int32(),
+        "weight": pa.float64(),
+        "margin": pa.float64(),
+        "label": pa.bool_(),
+        "ranking": pa.list_(pa.int32()),
+        "source": pa.string(),
+        "row": pa.int64(),
+    }
+)
+GROUPS_PER_BATCH = 1000
+
+
+def _lists(entries: Sequence[np.ndarray], dtype: type[np.generic]) -> pa.ListArray:
+    """Build a column of lists."""
+    flat = np.concatenate([np.zeros(0, dtype), *entries]).astype(dtype, copy=False)
+    return pa.ListArray.from_arrays(_offsets([len(entry) for entry in entries]), pa.array(flat))
+
+
+def _offsets(lengths: Sequence[int]) -> pa.Array:
+    return pa.array(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int32))
+
+
+class GroupWriter:
+    """Writes groups to a file in batches, so that memory stays flat; the file appears when the block ends well.
+
+    Use as a context manager. What is written goes to a temporary file beside `path`, which is synced and renamed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.num_groups = 0
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._groups: list[PromptGroup] = []
+
+    def __enter__(self) -> GroupWriter:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._temporary.open("wb")
+        self._arrow = pa.ipc.new_file(self._file, SCHEMA)
+        return self
+
+    def add(self, group: PromptGroup) -> None:
+        """Append one group."""
+        self._groups.append(group)
+        self.num_groups += 1
+        if len(self._groups) == GROUPS_PER_BATCH:
+            self._flush()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._flush()
+                self._arrow.close()
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._file.close()
+                self._temporary.replace(self.path)
+        finally:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._temporary.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        if self._groups:
+            self._arrow.write_batch(_build_batch(self._groups))
+            self._groups = []
+
+
+def _build_batch(groups: Sequence[PromptGroup]) -> pa.RecordBatch:
+    completions = _lists([ids for group in groups for ids in group.completion_ids], np.int32)
+    masks = _lists([mask for group in groups for mask in group.completion_mask], np.uint8)
+    outer = _offsets([group.num_completions for group in groups])
+    columns = [
+        _lists([group.prompt_ids for group in groups], np.int32),
+        pa.ListArray.from_arrays(outer, completions),
+        pa.ListArray.from_arrays(outer, masks),
+        pa.array([group.num_counted_tokens for group in groups], pa.int32()),
+        pa.array([group.weight for group in groups], pa.float64()),
+        pa.array([group.margin for group in groups], pa.float64()),
+        pa.array([group.label for group in groups], pa.bool_()),
+        _lists([np.asarray(group.ranking or (), np.int32) for group in groups], np.int32),
+        pa.array([group.source for group in groups], pa.string()),
+        pa.array([group.row for group in groups], pa.int64()),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+class _Batch:
+    """Views of one record batch's buffers."""
+
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        self.batch = batch
+        prompt, completion = batch.column("prompt_ids"), batch.column("completion_ids")
+        self.prompt_offsets = _numpy(prompt.offsets)
+        self.prompt_values = _numpy(prompt.values)
+        self.group_offsets = _numpy(completion.offsets)
+        self.completion_offsets = _numpy(completion.values.offsets)
+        self.completion_values = _numpy(completion.values.values)
+        self.mask_values = _numpy(batch.column("completion_mask").values.values)
+
+    def group(self, index: int) -> PromptGroup:
+        prompt = slice(*self.prompt_offsets[index : index + 2])
+        first, last = self.group_offsets[index : index + 2]
+        parts = [slice(*self.completion_offsets[number : number + 2]) for number in range(first, last)]
+        ranking = self._value("ranking", index)
+        return PromptGroup(
+            prompt_ids=self.prompt_values[prompt].copy(),
+            completion_ids=tuple(self.completion_values[part].copy() for part in parts),
+            completion_mask=tuple(self.mask_values[part].astype(bool) for part in parts),
+            weight=self._value("weight", index),
+            margin=self._value("margin", index),
+            label=self._value("label", index),
+            ranking=tuple(ranking) if ranking else None,
+            source=self._value("source", index),
+            row=self._value("row", index),
+        )
+
+    def _value(self, column: str, index: int) -> Any:
+        return self.batch.column(column)[index].as_py()
+
+
+def _numpy(values: pa.Array) -> np.ndarray:
+    return values.to_numpy(zero_copy_only=True) if len(values) else np.zeros(0, np.int32)
+
+
+class GroupStore(Sequence[PromptGroup]):
+    """Prompt groups of an Arrow file or buffer; a group is read when it is asked for."""
+
+    def __init__(self, batches: list[pa.RecordBatch], fingerprint: str | None = None) -> None:
+        self._batches = [_Batch(batch) for batch in batches]
+        sizes = [batch.num_rows for batch in batches]
+        self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self._fingerprint = fingerprint
+
+    @classmethod
+    def open(cls, path: Path | str, fingerprint: str | None = None) -> GroupStore:
+        """Open a file through a memory map.
+
+        Args:
+            path: a file written by GroupWriter.
+            fingerprint: the content's fingerprint where it is known already.
+
+        Raises:
+            OSError: no such file.
+            pyarrow.ArrowInvalid: the file is no whole Arrow file.
+        """
+        return cls(_read_batches(pa.memory_map(str(path))), fingerprint)
+
+    @classmethod
+    def from_groups(cls, groups: Iterable[PromptGroup], path: Path | str | None = None) -> GroupStore:
+        """Store groups in a file, or in memory where no path is given."""
+        if path is not None:
+            with GroupWriter(Path(path)) as writer:
+                for group in groups:
+                    writer.add(group)
+            return cls.open(path)
+        listed = list(groups)
+        starts = range(0, len(listed), GROUPS_PER_BATCH)
+        return cls([_build_batch(listed[start : start + GROUPS_PER_BATCH]) for start in starts])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @overload
+    def __getitem__(self, index: int) -> PromptGroup: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[PromptGroup]: ...
+    def __getitem__(self, index: int | slice) -> PromptGroup | list[PromptGroup]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = int(index) + (len(self) if index < 0 else 0)
+        if not 0 <= number < len(self):
+            raise IndexError(f"group {index} of {len(self)}")
+        batch = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return self._batches[batch].group(number - int(self._starts[batch]))
+
+    def __iter__(self) -> Iterator[PromptGroup]:
+        for batch in self._batches:
+            for index in range(batch.batch.num_rows):
+                yield batch.group(index)
+
+    @cached_property
+    def prompt_lengths(self) -> np.ndarray:
+        """Tokens of each prompt, int64 (groups,)."""
+        return self._gather(lambda batch: np.diff(batch.prompt_offsets))
+
+    @cached_property
+    def completion_counts(self) -> np.ndarray:
+        """How many completions each group has, int64 (groups,)."""
+        return self._gather(lambda batch: np.diff(batch.group_offsets))
+
+    @cached_property
+    def completion_lengths(self) -> np.ndarray:
+        """Tokens of every completion, group after group, int64 (sum of completion_counts,)."""
+        return self._gather(lambda batch: np.diff(batch.completion_offsets))
+
+    @cached_property
+    def tree_lengths(self) -> np.ndarray:
+        """Tokens of each group when its prompt is computed once, int64 (groups,)."""
+        return self.prompt_lengths + self._completion_tokens
+
+    @cached_property
+    def num_tokens(self) -> np.ndarray:
+        """Tokens of each group when its prompt is repeated for each completion, int64 (groups,)."""
+        return self.prompt_lengths * self.completion_counts + self._completion_tokens
+
+    @cached_property
+    def num_counted(self) -> np.ndarray:
+        """Counted tokens of each group, int64 (groups,)."""
+        return self._gather(lambda batch: batch.batch.column("num_counted").to_numpy())
+
+    @cached_property
+    def _completion_tokens(self) -> np.ndarray:
+        return self._gather(lambda batch: np.diff(batch.completion_offsets[batch.group_offsets]))
+
+    @property
+    def max_completions(self) -> int:
+        """Completions of the largest group; 0 where there is none."""
+        return int(self.completion_counts.max(initial=0))
+
+    @property
+    def has_margin(self) -> bool:
+        """Whether any group has a margin."""
+        return any(batch.batch.column("margin").null_count < batch.batch.num_rows for batch in self._batches)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of what the groups hold, in order: all but `source` and `row`, however it was cut into batches."""
+        if self._fingerprint is None:
+            self._fingerprint = self._hash()
+        return self._fingerprint
+
+    def _hash(self) -> str:
+        digests = [hashlib.sha256() for _ in range(7)]
+        for batch in self._batches:
+            extras = batch.batch.select(["weight", "margin", "label", "ranking"]).to_pydict()
+            flat = (
+                np.diff(batch.prompt_offsets),
+                batch.prompt_values,
+                np.diff(batch.group_offsets),
+                np.diff(batch.completion_offsets),
+                batch.completion_values,
+                batch.mask_values,
+            )
+            for digest, values in zip(digests, flat, strict=False):
+                digest.update(np.ascontiguousarray(values).tobytes())
+            digests[-1].update("".join(map(repr, zip(*extras.values(), strict=True))).encode())
+        return hashlib.sha256(b"".join(digest.digest() for digest in digests)).hexdigest()
+
+    def _gather(self, read: Any) -> np.ndarray:
+        return np.concatenate([np.zeros(0, np.int64), *(read(batch) for batch in self._batches)]).astype(np.int64)
+
+
+def _read_batches(source: Any) -> list[pa.RecordBatch]:
+    reader = pa.ipc.open_file(source)
+    return [reader.get_batch(number) for number in range(reader.num_record_batches)]

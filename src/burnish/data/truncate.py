@@ -1,0 +1,76 @@
+"""Examples that fit: what is cut to max_length, and what holds nothing to learn from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from burnish.data.examples import Example, content_text
+from burnish.data.rows import DroppedRow
+from burnish.data.tokenise import Encoded
+
+Mode = Literal["keep_start", "keep_end", "drop"]
+
+
+def check_contents(example: Example) -> None:
+    """Raise DroppedRow for a completion without words, and for a pair of equal ones."""
+    if any(not content_text(completion).strip() if len(completion) else True for completion in example.completions):
+        raise DroppedRow("empty_completion")
+    if len(example.completions) == 2 and example.completions[0] == example.completions[1]:
+        raise DroppedRow("identical_pair")
+
+
+def fit(encoded: Encoded, max_length: int | None, mode: Mode) -> Encoded:
+    """Return the example cut to at most `max_length` tokens of prompt plus completion.
+
+    keep_start cuts the ends of completions; keep_end trims the prompt's start to fit the longest completion, by the
+    same amount for all; drop cuts nothing. What was cut is added to the notes.
+
+    Raises:
+        DroppedRow: no room is left for a completion (or, with keep_end, for the prompt), nothing counted is left, or
+            the pair differs only in what was cut.
+    """
+    encoded = _with_prompt(encoded)
+    longest = max((len(ids) for ids in encoded.completion_ids), default=0)
+    if max_length is not None and len(encoded.prompt_ids) + longest > max_length:
+        encoded = _cut(encoded, max_length, mode, longest)
+    if not all(_counts(ids, mask) for ids, mask in zip(encoded.completion_ids, encoded.masks, strict=True)):
+        raise DroppedRow("nothing_counted")
+    if len(encoded.completion_ids) == 2 and encoded.completion_ids[0] == encoded.completion_ids[1]:
+        raise DroppedRow("identical_pair")
+    return encoded
+
+
+def _with_prompt(encoded: Encoded) -> Encoded:
+    """Give a group without a prompt its first token as prompt: nothing precedes it, so nothing can predict it."""
+    if encoded.prompt_ids:
+        return encoded
+    firsts = {ids[0] if ids else -1 for ids in encoded.completion_ids}
+    if len(firsts) != 1 or -1 in firsts:
+        raise DroppedRow("empty_prompt")
+    masks = [None if mask is None else mask[1:] for mask in encoded.masks]
+    return Encoded(list(firsts), [ids[1:] for ids in encoded.completion_ids], masks, encoded.notes)
+
+
+def _cut(encoded: Encoded, max_length: int, mode: Mode, longest: int) -> Encoded:
+    prompt = encoded.prompt_ids
+    if mode == "drop":
+        raise DroppedRow("too_long")
+    if mode == "keep_end":
+        if longest >= max_length:
+            raise DroppedRow("overlong_completion")
+        encoded.notes.add("prompt_trimmed")
+        return Encoded(
+            prompt[len(prompt) + longest - max_length :], encoded.completion_ids, encoded.masks, encoded.notes
+        )
+    room = max_length - len(prompt)
+    if room <= 0:
+        raise DroppedRow("overlong_prompt")
+    encoded.notes.add("completion_cut")
+    masks = [None if mask is None else mask[:room] for mask in encoded.masks]
+    return Encoded(prompt, [ids[:room] for ids in encoded.completion_ids], masks, encoded.notes)
+
+
+def _counts(ids: list[int], mask: np.ndarray | None) -> bool:
+    return bool(ids) and (mask is None or bool(mask.any()))
