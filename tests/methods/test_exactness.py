@@ -89,8 +89,9 @@ def test_another_seed_gives_another_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("step", [1, 4, 6])
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(step: int, extra: list[Any], tmp_path: Path) -> None:
     data = write_pairs(tmp_path / "pairs.jsonl")
-    words = ["--num_train_epochs", 3, "--logging_steps", 2, "--eval_dataset_name", data, "--eval_steps", 3, *extra]
-    words += ["--save_strategy", "steps", "--save_steps", 1, "--max_eval_samples", 8]
+    held_out = write_pairs(tmp_path / "held-out.jsonl", seed=1, count=8)
+    words = ["--num_train_epochs", 3, "--logging_steps", 2, "--eval_dataset_name", held_out, "--eval_steps", 3, *extra]
+    words += ["--save_strategy", "steps", "--save_steps", 1]
     run_burnish(*job(data, tmp_path / "whole", *words))
     run_burnish(*job(data, tmp_path / "cut", *words))
     for later in range(step + 1, 10):

@@ -96,7 +96,7 @@ class TrainingSettings:
     save_total_limit: int | None = None
     """Checkpoints to keep, the newest and the best; ≥ 1. None keeps all."""
     load_best_model_at_end: bool = False
-    """Put the best checkpoint's weights into the final model."""
+    """Put the best evaluated step's weights into the final model; every improvement then writes a checkpoint."""
     metric_for_best_model: str | None = None
     """Evaluation metric that says what is best, with or without eval_; default eval_loss."""
     greater_is_better: bool | None = None
@@ -176,23 +176,8 @@ def check_training_settings(settings: TrainingSettings) -> None:
 
 
 def _check_best(settings: TrainingSettings) -> None:
-    """What asks for the best checkpoint must be able to find it: evaluations, and a checkpoint at each of them."""
+    """What asks for the best checkpoint needs evaluations; every improvement then writes a checkpoint."""
     asks = "--load_best_model_at_end" if settings.load_best_model_at_end else None
     asks = "--save_strategy best" if settings.save_strategy == "best" else asks
-    if asks is None:
-        return
-    when = settings.eval_strategy or "steps"
-    if when == "no":
+    if asks is not None and settings.eval_strategy == "no":
         raise ConfigError(f"{asks} needs evaluations; set --eval_strategy steps or epoch")
-    if settings.save_strategy == "best":
-        return
-    if settings.save_strategy != when:
-        raise ConfigError(f"{asks} needs checkpoints where it evaluates; set --save_strategy {when}, or best")
-    if when == "steps" and not _multiple(settings.save_steps, settings.eval_steps):
-        steps = f"--save_steps {settings.save_steps:g} is no multiple of --eval_steps {settings.eval_steps:g}"
-        raise ConfigError(f"{asks} needs an evaluation at every checkpoint, but {steps}")
-
-
-def _multiple(steps: float, of: float) -> bool:
-    ratio = steps / of
-    return abs(ratio - round(ratio)) < 1e-9

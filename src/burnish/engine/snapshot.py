@@ -62,7 +62,9 @@ def restore(loop: TrainingLoop, model: nn.Module, device: Device, state: Checkpo
     named = trainable_tensors(model)
     copy_tensors(state.tensors["model"], named, what="model")
     load_optimizer_tensors(loop.optimizer, named, state.tensors["optimizer"])
-    loop.schedule.load_state_dict(state.counters["schedule"])
+    loop.schedule.load_state_dict(
+        {**state.counters["schedule"], "lr_lambdas": [None] * len(loop.optimizer.param_groups)}
+    )
     loop.counters = Counters(**state.counters["loop"])
     loop.best.value, loop.best.step = state.counters["best"]["value"], state.counters["best"]["step"]
     loop.callbacks.restore(state.counters["callbacks"])

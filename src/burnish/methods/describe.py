@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from burnish.engine.loop import total_steps
 from burnish.engine.method import Method
 from burnish.engine.plan import RunPlan
@@ -46,6 +48,9 @@ def describe_run(session: Session, method: Method, config: Any) -> RunPlan:
         memory=estimate_memory(
             session.model,
             tokens=session.cut.max_tokens,
+            row_tokens=min(int(lengths.max()), session.cut.max_tokens),
+            reference_dtype=None if config.ref_dtype is None else getattr(torch, config.ref_dtype),
+            compute_dtype=session.precision.dtype,
             has_frozen_reference=session.reference is not None and isinstance(session.reference.live, FrozenReference),
         ).as_dict(),
     )

@@ -127,8 +127,14 @@ def load_models(
     if (config.use_peft or inputs.peft_config is not None) and not has_adapter(policy):
         policy = add_adapter(policy, inputs.peft_config or config)
     if config.gradient_checkpointing:
-        policy.gradient_checkpointing_enable({"use_reentrant": False})  # pyright: ignore[reportCallIssue]
+        enable_checkpointing(policy)
     return policy, other, fingerprints
+
+
+def enable_checkpointing(policy: Any) -> None:
+    """Recompute activations layer by layer; transformers calls it by two names."""
+    enable = getattr(policy, "activation_checkpointing_enable", None) or policy.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def _load_other_reference(config: Any, inputs: Inputs) -> nn.Module | None:

@@ -345,8 +345,10 @@ class Trainer(ABC):
         state = capture(loop, self.model, self.session.device)
         state.fingerprints = self._fingerprints()
         state.settings = asdict(self.args)
-        protect = {loop.best.step} if loop.best.keeps_checkpoint and loop.best.step is not None else set()
-        save_checkpoint(run_dir, state, keep=self.args.save_total_limit, protect=protect)
+        keep, best = self.args.save_total_limit, loop.best.step if loop.best.keeps_checkpoint else None
+        if keep is not None and best not in (None, loop.counters.step):
+            keep = max(1, keep - 1)  # the best is one of those that are kept
+        save_checkpoint(run_dir, state, keep=keep, protect=set() if best is None else {best})
         run_dir.write_state("running", loop.counters.step)
 
     def _resume_or_start(self, loop: TrainingLoop, run_dir: RunDir) -> None:

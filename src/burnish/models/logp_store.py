@@ -14,10 +14,10 @@ import uuid
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
+from burnish.console import warn
 from burnish.data.groups import Ids, Mask, PromptGroup
 
 KEY_BYTES = 16
@@ -58,7 +58,7 @@ class LogpStore:
         """
         self._values: dict[bytes, Logps] = {}
         self._folder = folder
-        self._file: BinaryIO | None = None
+        self._file = f"{os.getpid()}-{uuid.uuid4().hex[:12]}.logps"
         if folder is not None and folder.is_dir():
             for path in sorted(folder.glob("*.logps")):
                 self._values.update(_read_records(path))
@@ -83,26 +83,17 @@ class LogpStore:
         if self._folder is None or not fresh:
             return
         try:
-            file = self._open(self._folder)
-            file.write(b"".join(_encode(key, values) for key, values in fresh))
-            file.flush()
-        except OSError:
-            self.close()
+            self._append(self._folder / self._file, fresh)
+        except OSError as error:
+            warn(f"the reference cache {self._folder} cannot be written ({error.strerror}); it is kept in memory")
             self._folder = None
 
-    def close(self) -> None:
-        """Close this process's file; further values open another."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _open(self, folder: Path) -> BinaryIO:
-        if self._file is None:
-            folder.mkdir(parents=True, exist_ok=True)
-            path = folder / f"{os.getpid()}-{uuid.uuid4().hex[:12]}.logps"
-            self._file = path.open("wb")
-            self._file.write(_MAGIC)
-        return self._file
+    def _append(self, path: Path, records: Iterable[tuple[bytes, Logps]]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            if file.tell() == 0:
+                file.write(_MAGIC)
+            file.write(b"".join(_encode(key, values) for key, values in records))
 
 
 def _encode(key: bytes, values: Logps) -> bytes:
