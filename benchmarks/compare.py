@@ -131,9 +131,8 @@ def render(report: dict[str, Any]) -> str:
         memory = side["peak_rss_bytes"] / 2**30
         versions = ", ".join(f"{package} {version}" for package, version in side["versions"].items())
         lines.append(f"{name:8} {side['seconds_per_pair']:.3f} s a pair ({turns}), peak {memory:.2f} GiB; {versions}")
-    lines.append(
-        f"TRL's time over burnish's: {report['time_ratio']:.2f}; burnish's peak over TRL's: {report['memory_ratio']:.2f}"
-    )
+    time, memory = report["time_ratio"], report["memory_ratio"]
+    lines.append(f"TRL's time over burnish's: {time:.2f}; burnish's peak over TRL's: {memory:.2f}")
     lines += ["", f"{'step':4} {'':8}" + "".join(f" {column:>16}" for column in COLUMNS)]
     for number, (trl, ours) in enumerate(zip(report["TRL"]["steps"], report["burnish"]["steps"], strict=True), start=1):
         for name, step in (("TRL", trl), ("burnish", ours)):
