@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,9 +131,8 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
             config.inference_mode = False
             config.base_model_name_or_path = base.name_or_path
             model = PeftModelForCausalLM(base, config, adapter_name=POLICY)
-            _read_weights(model, folder, POLICY, is_trainable=True)
-            _read_weights(model, folder, REFERENCE, is_trainable=False)
-            model.set_adapter(POLICY)
+            _read_weights(model, folder)
+        keep_start(model)
     except ConfigError as error:
         raise ModelError(f"{folder}: {error}") from error
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
@@ -140,18 +140,41 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
             raise
         cause = " ".join(str(error).split())[:200]
         raise ModelError(f"the adapter in {folder} does not fit {base.name_or_path}: {cause}") from error
-    _check_head(model)
     return model
 
 
-def _read_weights(model: PeftModel, folder: Path, name: str, *, is_trainable: bool) -> None:
-    result: Any = model.load_adapter(str(folder), name, is_trainable=is_trainable, torch_device="cpu")
+def _read_weights(model: PeftModel, folder: Path) -> None:
+    result: Any = model.load_adapter(str(folder), POLICY, is_trainable=True, torch_device="cpu")
     lost = [*result.missing_keys, *result.unexpected_keys]
     if lost:
         raise ModelError(
-            f"the adapter in {folder} does not fit {model.base_model.name_or_path}: {len(lost)} tensors are missing "
-            f"or unknown, the first {lost[0]}; give the base that it was trained on"
+            f"the adapter in {folder} does not fit {model.name_or_path}: {len(lost)} tensors are missing or unknown, "
+            f"the first {lost[0]}; give the base that it was trained on"
         )
+
+
+def keep_start(model: PeftModel) -> None:
+    """Keep a frozen copy of a model's adapter as it stands, as the reference that training goes on from.
+
+    Raises:
+        ConfigError: the adapter is of an unusable kind, or not the only one, named `default`.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    if list(model.peft_config) != [POLICY]:
+        names = ", ".join(model.peft_config)
+        raise ConfigError(f"the model carries the adapters {names}; one alone, named {POLICY}, can be trained")
+    config: Any = model.peft_config[POLICY]
+    _check_kind(config)
+    _check_head(model)
+    with quiet_transformers():
+        start = {
+            name: tensor.detach().clone()
+            for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()
+        }
+        model.add_adapter(REFERENCE, replace(config, inference_mode=True))
+        set_peft_model_state_dict(model, start, adapter_name=REFERENCE)
+        model.set_adapter(POLICY)
 
 
 def _check_kind(config: Any) -> None:

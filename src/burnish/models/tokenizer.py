@@ -43,6 +43,11 @@ def load_tokenizer(settings: ModelSettings, data: DataSettings) -> PreTrainedTok
     return tokenizer
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds the files of a tokenizer."""
+    return any((folder / name).is_file() for name in _FILES)
+
+
 def read_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """Load the fast tokenizer of a local folder as it is.
 
@@ -51,7 +56,7 @@ def read_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
     """
     from transformers import AutoTokenizer
 
-    if not any((folder / name).is_file() for name in _FILES):
+    if not has_tokenizer(folder):
         raise ModelError(f"{folder} has no tokenizer: copy tokenizer.json and tokenizer_config.json beside the weights")
     check_tokenizer_files(folder)
     try:

@@ -1,0 +1,151 @@
+"""How many parameters a model has, and how much memory training it will take."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from burnish.scoring.head import BLOCK_BYTES
+
+ADAMW_STATES = 2
+LOGITS_COPIES = 2
+"""A block's logits and their gradient."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterCounts:
+    """Numbers of parameters; shared ones count once."""
+
+    total: int
+    trainable: int
+    embedding: int
+    head: int
+    """Of the output head; the same parameters as `embedding` where the two are tied."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEstimate:
+    """Bytes that training holds at its peak, by what they are for."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    reference: int
+    activations: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        """Sum of all parts."""
+        return sum(asdict(self).values())
+
+    def as_dict(self) -> dict[str, int]:
+        """The parts that are there by name, and their sum as `total`."""
+        return {name: size for name, size in asdict(self).items() if size} | {"total": self.total}
+
+
+def count_parameters(model: nn.Module) -> ParameterCounts:
+    """Count a causal language model's parameters (transformers or peft)."""
+    plain: Any = _plain(model)
+    return ParameterCounts(
+        total=sum(parameter.numel() for parameter in model.parameters()),
+        trainable=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+        embedding=sum(parameter.numel() for parameter in plain.get_input_embeddings().parameters()),
+        head=sum(parameter.numel() for parameter in plain.get_output_embeddings().parameters()),
+    )
+
+
+def estimate_memory(
+    model: nn.Module,
+    *,
+    tokens: int,
+    row_tokens: int | None = None,
+    has_frozen_reference: bool = False,
+    reference_dtype: torch.dtype | None = None,
+    compute_dtype: torch.dtype = torch.float32,
+) -> MemoryEstimate:
+    """Estimate the memory of training from shapes alone, in bytes.
+
+    Exact: weights and buffers as they are stored; gradients, one for each trainable weight; AdamW's two moments; a
+    frozen copy as reference (none where the adapter switched off is the reference). Half-precision compute adds a copy
+    of the matrices in that dtype.
+
+    Activations are what a decoder layer of the Llama family keeps for its backward pass, in elements for each token:
+    with h hidden, q and k the widths of all query and of all key heads, and i intermediate (times the active experts),
+    6h + 4q + 4i; 2q + 2k more with norms on queries and keys; h for each norm more than two. They are of the compute
+    dtype, except that under half-precision autocast the 6h stay float32 and 2h of casts come on top. Besides, for each
+    token and layer: its mask row in the compute dtype (sdpa), or a row of attention weights for each head (eager;
+    float32 as well under autocast, and once more with soft-capping). With gradient checkpointing it is h a layer, and
+    one layer whole. Fewer activations are kept where weights are frozen; the estimate leaves that out.
+
+    Args:
+        model: on any device, also the meta device.
+        tokens: tokens of a micro-batch, padding included.
+        row_tokens: length of its longest row; None takes all tokens for one row, the dearest case.
+        has_frozen_reference: whether a second model is held as reference.
+        reference_dtype: its storage, None as the policy's.
+        compute_dtype: what autocast computes in.
+    """
+    trainable = sum(_bytes(parameter) for parameter in model.parameters() if parameter.requires_grad)
+    weights = sum(_bytes(parameter) for parameter in model.parameters()) + sum(_bytes(b) for b in model.buffers())
+    matrices = sum(parameter.numel() for parameter in model.parameters() if parameter.dim() > 1)
+    copies = matrices * compute_dtype.itemsize if compute_dtype != torch.float32 else 0
+    config = _plain(model).config.get_text_config()
+    block = min(BLOCK_BYTES, tokens * config.vocab_size * 4)
+    return MemoryEstimate(
+        weights=weights + copies,
+        gradients=trainable,
+        optimizer=ADAMW_STATES * trainable,
+        reference=_reference_bytes(model, reference_dtype) if has_frozen_reference else 0,
+        activations=_activation_bytes(model, config, tokens, row_tokens or tokens, compute_dtype),
+        logits=LOGITS_COPIES * block,
+    )
+
+
+def _plain(model: nn.Module) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore[reportCallIssue]
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _reference_bytes(model: nn.Module, dtype: torch.dtype | None) -> int:
+    return sum(p.numel() * (dtype.itemsize if dtype else p.element_size()) for p in model.parameters())
+
+
+def _activation_bytes(model: nn.Module, config: Any, tokens: int, row_tokens: int, compute_dtype: torch.dtype) -> int:
+    hidden, heads, layers = config.hidden_size, config.num_attention_heads, config.num_hidden_layers
+    head_width = getattr(config, "head_dim", None) or hidden // heads
+    queries, keys = heads * head_width, (getattr(config, "num_key_value_heads", None) or heads) * head_width
+    norms = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules() if name.rsplit(".", 1)[-1].endswith("norm")}
+    size = compute_dtype.itemsize
+    is_half = size < torch.float32.itemsize
+    elements = 4 * queries + 4 * _intermediate(config) + (2 * hidden if is_half else 0)
+    if "q_norm" in norms:
+        elements += 2 * queries + 2 * keys
+    elements += max(0, len(norms - {"q_norm", "k_norm", "norm"}) - 2) * hidden
+    quadratic = size
+    if getattr(config, "_attn_implementation", "sdpa") == "eager":
+        has_softcap = getattr(config, "attn_logit_softcapping", None) is not None
+        quadratic = heads * (size * (2 if has_softcap else 1) + (torch.float32.itemsize if is_half else 0))
+    layer = tokens * (6 * hidden * torch.float32.itemsize + elements * size + row_tokens * quadratic)
+    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+        return layer + layers * tokens * hidden * compute_dtype.itemsize
+    return layers * layer
+
+
+def _is_checkpointing(model: Any) -> bool:
+    return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+
+
+def _intermediate(config: Any) -> int:
+    experts = getattr(config, "num_experts_per_tok", None)
+    if experts:
+        shared = getattr(config, "shared_expert_intermediate_size", None) or 0
+        width = getattr(config, "moe_intermediate_size", None) or config.intermediate_size
+        return experts * width + shared
+    return getattr(config, "intermediate_size", None) or 4 * config.hidden_size
