@@ -4,8 +4,9 @@
     python crash_sweep.py disk FOLDER LIMIT
 
 FAULT is what happens at the k-th operation: `exit` ends the process; `torn` writes half of a buffer before that;
-`power` also loses what was not yet forced to the disk; `eio` makes the operation fail. Prints one JSON object a line:
-k, how the save ended, which step `auto` finds afterwards, and what a second, undisturbed save leaves in the folder.
+`power` also loses some of what was not yet forced to the disk, `reorder` the oldest operation alone; `eio` makes the
+operation fail. Prints one JSON object a line: k, how the save ended, what looks damaged, which step `auto` finds, and
+what a second, undisturbed save leaves.
 One process that has torch imported and forks for each k makes a sweep cheap.
 """
 
@@ -23,7 +24,7 @@ from pathlib import Path
 import torch
 
 from burnish.engine import checkpoint
-from burnish.engine.checkpoint import CheckpointState, pick_checkpoint, save_checkpoint
+from burnish.engine.checkpoint import CheckpointState, find_checkpoints, pick_checkpoint, save_checkpoint
 from burnish.engine.run_dir import RunDir
 from burnish.errors import IntegrityError
 
@@ -31,6 +32,7 @@ CRASHED = 99
 REFUSED = 3
 TOLERATED = 4
 UNDISTURBED = 0
+POWER_CUTS = ("power", "reorder")
 
 
 def state_of(step: int) -> CheckpointState:
@@ -69,7 +71,7 @@ class Disk:
             self.count += 1
             if self.count == self.at:
                 self.strike(name, args)
-            if self.fault == "power":
+            if self.fault in POWER_CUTS:
                 self.remember(name, args, kwargs)
             return self.real[name](*args, **kwargs)
 
@@ -80,7 +82,7 @@ class Disk:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         if self.fault == "torn" and name == "write":
             self.real["write"](args[0], args[1][: len(args[1]) // 2])
-        if self.fault == "power":
+        if self.fault in POWER_CUTS:
             self.lose()
         os._exit(CRASHED)
 
@@ -112,16 +114,15 @@ class Disk:
         return kept
 
     def lose(self) -> None:
-        """Undo some of what no fsync has made durable, chosen by k; later operations may survive earlier ones."""
+        """Undo what no fsync has made durable: some of it, chosen by k, or only the oldest operation."""
         for name, function in self.real.items():
             setattr(os, name, function)
         choice = random.Random(self.at)
         for path in self.dirty:
             if path.exists():
                 os.truncate(path, choice.choice([0, path.stat().st_size // 2]))
-        for _, kind, paths in reversed(self.pending):
-            if choice.random() < 0.3:
-                continue
+        lost = self.pending[:1] if self.fault == "reorder" else [one for one in self.pending if choice.random() < 0.5]
+        for _, kind, paths in reversed(lost):
             if kind == "mkdir":
                 shutil.rmtree(paths[0], ignore_errors=True)
             elif kind == "unlink" and paths[0].parent.exists():
@@ -160,12 +161,13 @@ def sweep(fault: str, scenario: str, folder: Path) -> None:
         shutil.copytree(original, run_path)
         code = save_in_child(run_path, 6, fault, at)
         after_fault = names(run_path)
+        problems = [one.problem for one in find_checkpoints(run_path, verify="full") if one.problem]
         found = pick_checkpoint(run_path, "auto")
         step = None if found is None else found.step if is_whole(found) else "damaged"
         save_checkpoint(RunDir(run_path), state_of(9), keep=1)
         left = names(run_path)
         record = {"fault": fault, "scenario": scenario, "k": at, "code": code, "step": step}
-        print(json.dumps(record | {"after_fault": after_fault, "left": left}), flush=True)
+        print(json.dumps(record | {"problems": problems, "after_fault": after_fault, "left": left}), flush=True)
         shutil.rmtree(run_path)
         if code == UNDISTURBED:
             return

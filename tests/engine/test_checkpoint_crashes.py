@@ -15,8 +15,11 @@ import pytest
 SCRIPT = Path(__file__).with_name("crash_sweep.py")
 UNDISTURBED, REFUSED, TOLERATED, CRASHED = 0, 3, 4, 99
 PARTS = ["MANIFEST.json", "counters.json", "model.safetensors", "optimizer.safetensors", "settings.json"]
-FAULTS = ("exit", "torn", "power", "eio")
 FOUND_AFTERWARDS = {"next": {3, 6}, "again": {6}, "first": {None, 6}}
+CASES = [
+    *[(fault, scenario) for fault in ("exit", "power") for scenario in FOUND_AFTERWARDS],
+    *[("reorder", "next"), ("reorder", "again"), ("torn", "next"), ("eio", "next")],
+]
 
 
 def run_script(*arguments: str | Path, prefix: tuple[str, ...] = ()) -> list[dict]:
@@ -30,14 +33,12 @@ def run_script(*arguments: str | Path, prefix: tuple[str, ...] = ()) -> list[dic
 def outcomes(tmp_path_factory) -> dict[tuple[str, str], list[dict]]:
     """What each fault at each file operation led to, by fault and scenario."""
     memory = Path("/dev/shm")  # fsync is free there; what it does to a real disk is simulated
-    cases = [(fault, scenario) for fault in FAULTS for scenario in FOUND_AFTERWARDS]
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() and os.access(memory, os.W_OK) else None) as folder:
-        records = run_script("sweep", folder, *(":".join(case) for case in cases))
-    return {case: [one for one in records if (one["fault"], one["scenario"]) == case] for case in cases}
+        records = run_script("sweep", folder, *(":".join(case) for case in CASES))
+    return {case: [one for one in records if (one["fault"], one["scenario"]) == case] for case in CASES}
 
 
-@pytest.mark.parametrize("scenario", FOUND_AFTERWARDS)
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(("fault", "scenario"), CASES)
 def test_a_save_that_fails_at_any_file_operation_leaves_a_good_checkpoint(fault, scenario, outcomes):
     *disturbed, last = outcomes[fault, scenario]
     assert {one["step"] for one in disturbed} == FOUND_AFTERWARDS[scenario]
@@ -47,7 +48,13 @@ def test_a_save_that_fails_at_any_file_operation_leaves_a_good_checkpoint(fault,
     assert (last["code"], last["step"]) == (UNDISTURBED, 6)
 
 
-@pytest.mark.parametrize("fault", ["exit", "torn", "power"])
+@pytest.mark.parametrize(("fault", "scenario"), CASES)
+def test_a_save_that_fails_never_looks_like_damage(fault, scenario, outcomes):
+    """What is unfinished, or half deleted, has no manifest; so a warning of damage always means damage."""
+    assert [one for one in outcomes[fault, scenario] if one["problems"]] == []
+
+
+@pytest.mark.parametrize("fault", ["exit", "torn", "power", "reorder"])
 def test_the_next_save_clears_what_a_crash_left(fault, outcomes):
     for one in outcomes[fault, "next"]:
         assert one["left"] == [f"checkpoints/step-9/{name}" for name in PARTS], one
