@@ -102,7 +102,7 @@ def test_gradients_reach_the_policy_after_the_reference_ran(tiny_llama: Make) ->
 
 
 def test_dropout_of_the_base_goes_and_lora_dropout_stays(tiny_llama: Make) -> None:
-    model = add_adapter(tiny_llama(attention_dropout=0.2), replace(LORA, lora_dropout=0.25))
+    model: Any = add_adapter(tiny_llama(attention_dropout=0.2), replace(LORA, lora_dropout=0.25))
     disable_dropout(model)
     assert model.get_base_model().model.layers[0].self_attn.attention_dropout == 0
     kept = [module.p for name, module in model.named_modules() if isinstance(module, torch.nn.Dropout)]
@@ -113,7 +113,7 @@ def test_dropout_of_the_base_goes_and_lora_dropout_stays(tiny_llama: Make) -> No
 def test_a_loaded_adapter_goes_on_from_where_it_stood(
     trained_adapter: Path, settings_for: Make, logits_of: Make
 ) -> None:
-    model = load_policy(settings_for(trained_adapter))
+    model: Any = load_policy(settings_for(trained_adapter))
     start = logits_of(model)
     merged = logits_of(merge_weights(copy.deepcopy(model)))
     assert torch.allclose(start, merged, atol=1e-5)
@@ -135,7 +135,7 @@ def test_modules_to_save_have_their_start_as_reference_too(
     )
     move(model)
     export_model(model, None, tmp_path / "adapter", card=None)
-    again = load_policy(settings_for(tmp_path / "adapter"))
+    again: Any = load_policy(settings_for(tmp_path / "adapter"))
     start = logits_of(again)
     assert torch.equal(start, logits_of(model))
     move(again)
@@ -242,7 +242,7 @@ def test_adapters_without_a_reference_are_refused(config: Any, message: str, tin
 
 
 def test_a_ready_config_is_taken_as_it_is(tiny_llama: Make) -> None:
-    model = add_adapter(tiny_llama(), LoraConfig(task_type="CAUSAL_LM", r=3, target_modules=["down_proj"]))
+    model: Any = add_adapter(tiny_llama(), LoraConfig(task_type="CAUSAL_LM", r=3, target_modules=["down_proj"]))
     assert model.peft_config[POLICY].r == 3
     assert all("down_proj" in name for name in trainable(model))
 
@@ -271,7 +271,7 @@ def test_an_adapter_of_another_model_is_told(trained_adapter: Path, settings_for
 def test_a_missing_adapter_tensor_is_told(trained_adapter: Path, settings_for: Make) -> None:
     file = trained_adapter / "adapter_model.safetensors"
     weights = load_file(file)
-    del weights[sorted(weights)[0]]
+    del weights[min(weights)]
     save_file(weights, file, metadata={"format": "pt"})
     with pytest.raises(ModelError, match="1 tensors are missing"):
         load_policy(settings_for(trained_adapter))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from burnish.errors import ConfigError, IntegrityError, ModelError
+from burnish.errors import BurnishError, ConfigError, IntegrityError, ModelError
 from burnish.models.card import model_card
 from burnish.models.export import export_model
 from burnish.models.folder import ADAPTER_CONFIG, CONFIG, is_adapter_folder
@@ -28,8 +29,8 @@ _PROBE_TOKENS = 16
 def merge_adapter(source: Path, out: Path, *, trust_remote_code: bool = False) -> Path:
     """Merge the adapter of a run or model folder into its base, in float32, and write an ordinary folder.
 
-    The written folder is loaded again and must answer a few tokens as the adapter did; otherwise it is an error and
-    nothing is called done.
+    The written folder is loaded again and must answer a few tokens as the adapter did; otherwise it is removed and
+    the fault told.
 
     Args:
         source: a run directory (its `model/` is taken) or a folder with adapter_config.json.
@@ -56,7 +57,11 @@ def merge_adapter(source: Path, out: Path, *, trust_remote_code: bool = False) -
     tokenizer = read_tokenizer(folder, trust_remote_code=trust_remote_code) if has_tokenizer(folder) else None
     card = model_card(base_model=base, method="merged adapter", settings={"adapter": folder.parent.name})
     export_model(merged, tokenizer, out, card=card)
-    _check_equal(load_causal_lm(str(out), settings), probe, expected, out)
+    try:
+        _check_equal(load_causal_lm(str(out), settings), probe, expected, out)
+    except BurnishError:
+        shutil.rmtree(out)
+        raise
     return out
 
 
@@ -102,11 +107,12 @@ def _untie(model: Any) -> bool:
 
 def _tie_again(model: Any) -> None:
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if torch.equal(embedding.weight, head.weight):
+    is_same = torch.equal(embedding.weight, head.weight)
+    if is_same:
         head.weight = embedding.weight
-        return
-    model.config.get_text_config().tie_word_embeddings = model.config.tie_word_embeddings = False
-    model.all_tied_weights_keys = {}
+    else:
+        model.all_tied_weights_keys = {}
+    model.config.get_text_config().tie_word_embeddings = model.config.tie_word_embeddings = is_same
 
 
 def _probe(model: Any) -> Tensor:
@@ -123,6 +129,6 @@ def _check_equal(model: Any, probe: Tensor, expected: Tensor, out: Path) -> None
     difference = float((_logits(model, probe) - expected).abs().max())
     if not difference <= LOGIT_TOLERANCE * max(1.0, float(expected.abs().max())):
         raise IntegrityError(
-            f"{out} does not compute what base and adapter do (logits differ by {difference:.3g}); don't use it. "
-            "The adapter is of a kind that can't be written into this base."
+            f"{out} does not compute what base and adapter do (logits differ by {difference:.3g}) and was removed; "
+            "the adapter is of a kind that can't be written into this base."
         )
