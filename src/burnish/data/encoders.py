@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from burnish.data.examples import Example
 from burnish.data.rows import Place, RowError
-from burnish.data.tokenise import BatchTokenizer, Encoded, choose_batch_tokenizer, encode_examples
+from burnish.data.tokenise import Encoded, ExampleEncoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,8 +45,8 @@ def open_encoder(tokenizer: PreTrainedTokenizerBase, num_processes: int | None) 
         num_processes: worker processes, of one thread each; None or 1 works here, on the tokenizer's own threads.
     """
     if num_processes is None or num_processes == 1:
-        tokenise = choose_batch_tokenizer(tokenizer)
-        yield lambda batches: ((batch, encode_examples(batch.examples, tokenizer, tokenise)) for batch in batches)
+        encoder = ExampleEncoder(tokenizer)
+        yield lambda batches: ((batch, encoder.encode(batch.examples)) for batch in batches)
         return
     context = get_context("spawn")
     pool = ProcessPoolExecutor(num_processes, context, _start_worker, (tokenizer,))
@@ -69,15 +69,13 @@ def _encode_beside(pool: ProcessPoolExecutor, batches: Iterable[Batch], ahead: i
 
 
 class _Worker:
-    tokenizer: PreTrainedTokenizerBase
-    tokenise: BatchTokenizer
+    encoder: ExampleEncoder
 
 
 def _start_worker(tokenizer: PreTrainedTokenizerBase) -> None:
     os.environ["RAYON_NUM_THREADS"] = "1"  # the processes are the parallelism
-    _Worker.tokenizer = tokenizer
-    _Worker.tokenise = staticmethod(choose_batch_tokenizer(tokenizer))
+    _Worker.encoder = ExampleEncoder(tokenizer)
 
 
 def _encode_in_worker(examples: list[Example]) -> list[Encoded | RowError]:
-    return encode_examples(examples, _Worker.tokenizer, _Worker.tokenise)
+    return _Worker.encoder.encode(examples)

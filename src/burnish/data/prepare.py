@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -106,7 +108,7 @@ def _prepare_and_keep(
     work = _Preparation(rows, settings, kind, DataReport(rows.name))
     try:
         with GroupWriter(entry.groups) as writer:
-            with open_encoder(tokenizer, settings.dataset_num_proc) as encode:
+            with _older_objects_left_alone(), open_encoder(tokenizer, settings.dataset_num_proc) as encode:
                 work.run(writer, encode)
             work.check()
         groups = GroupStore.open(entry.groups)
@@ -120,6 +122,16 @@ def _prepare_and_keep(
             "give another folder: --data_cache_dir ./cache"
         ) from error
     return groups, work.report, work.rejected
+
+
+@contextmanager
+def _older_objects_left_alone() -> Iterator[None]:
+    """Keep the garbage collector off what was there before: a third of the time went into walking over libraries."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @dataclass(slots=True)

@@ -14,16 +14,20 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from burnish.data.chat import Conversation, render
-from burnish.data.examples import Example, Message
+from burnish.data.examples import Example
 from burnish.data.rows import RowError
-from burnish.data.turns import Span, counted_spans, has_other_turns
+from burnish.data.splitting import PromptCutter
+from burnish.data.texts import RenderedText, render_conversations, render_plain
+from burnish.data.turns import Span
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BatchTokenizer = Callable[[Sequence[str], bool], list[list[int]]]
 """(texts, whether to add special tokens) → ids of each text."""
+
+CHECKED_CUTS = 8
+"""Prompts whose parts' ids are compared with the whole's before any cut is trusted."""
 
 
 @dataclass(slots=True)
@@ -36,18 +40,6 @@ class Encoded:
     """Counted positions of each completion, bool (tokens,); None counts all."""
     notes: set[str] = field(default_factory=set)
     """Kinds of the report that this example counts for."""
-
-
-@dataclass(slots=True)
-class _Text:
-    """A prompt and its completions as rendered text: `whole[i]` is prompt plus completion i."""
-
-    prompt: str
-    whole: list[str]
-    spans: list[list[Span] | None]
-    """Counted characters of each whole text; None counts the completion."""
-    special_tokens: bool
-    begins_with_assistant: bool = True
 
 
 def choose_batch_tokenizer(tokenizer: PreTrainedTokenizerBase) -> BatchTokenizer:
@@ -67,144 +59,103 @@ def _backend(tokenizer: PreTrainedTokenizerBase) -> Any:
     return cast("Any", tokenizer).backend_tokenizer
 
 
-def encode_examples(
-    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, tokenise: BatchTokenizer | None = None
-) -> list[Encoded | RowError]:
-    """Render and tokenise examples; those that cannot be give the reason.
+class ExampleEncoder:
+    """Renders and tokenises examples with one tokenizer."""
 
-    Args:
-        examples: any mixture of plain, conversational and token-id examples.
-        tokenizer: the fast tokenizer, with a chat template if there are conversations.
-        tokenise: the batch tokenizer; None chooses it.
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._tokenise = choose_batch_tokenizer(tokenizer)
+        self._cutter: PromptCutter | None = PromptCutter(tokenizer)
+        self._cuts_to_check = CHECKED_CUTS
+        marked = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._special_ids = frozenset(marked.union(tokenizer.all_special_ids))
 
-    Raises:
-        DataError: there are conversations, and the tokenizer has no chat template.
-    """
-    tokenise = tokenise or choose_batch_tokenizer(tokenizer)
-    results: list[Encoded | RowError | _Text] = [_TO_TEXT[example.layout](example, tokenizer) for example in examples]
-    _render_conversations(examples, results, tokenizer)
-    for special_tokens in (False, True):
-        _encode_texts(results, tokenizer, tokenise, special_tokens)
-    ends = _special_ids(tokenizer)
-    for example, result in zip(examples, results, strict=True):
-        if isinstance(result, Encoded):
-            _note(example, result, ends)
-    return cast("list[Encoded | RowError]", results)
+    def encode(self, examples: Sequence[Example]) -> list[Encoded | RowError]:
+        """Encode any mixture of plain, conversational and token-id examples; those that can't be give the reason.
 
+        Raises:
+            DataError: there are conversations, and the tokenizer has no chat template.
+        """
+        conversations = [example for example in examples if example.layout == "conversational"]
+        talks = iter(render_conversations(conversations, self._tokenizer))
+        results: list[Any] = [
+            next(talks) if e.layout == "conversational" else self._without_template(e) for e in examples
+        ]
+        for special_tokens in (False, True):
+            wanted = [
+                n
+                for n, text in enumerate(results)
+                if isinstance(text, RenderedText) and text.special_tokens == special_tokens
+            ]
+            for number, encoded in zip(wanted, self._encode_texts([results[n] for n in wanted]), strict=True):
+                results[number] = encoded
+        for example, result in zip(examples, results, strict=True):
+            if isinstance(result, Encoded):
+                self._note_missing_end(example, result)
+        return results
 
-def _plain_text(example: Example, tokenizer: PreTrainedTokenizerBase) -> _Text:
-    end = cast("str", tokenizer.eos_token or "")
-    prompt = cast("str", example.prompt)
-    whole = [prompt + (text if text.endswith(end) else text + end) for text in cast("list[str]", example.completions)]
-    return _Text(prompt, whole, [None] * len(whole), special_tokens=True)
+    def _without_template(self, example: Example) -> Encoded | RowError | RenderedText:
+        return render_plain(example, self._tokenizer) if example.layout == "plain" else self._given_ids(example)
 
+    def _given_ids(self, example: Example) -> Encoded | RowError:
+        completions = cast("list[list[int]]", example.completions)
+        prompt = cast("list[int]", example.prompt)
+        highest = max((max(ids) for ids in (prompt, *completions) if ids), default=0)
+        size = max(len(self._tokenizer), self._tokenizer.vocab_size)
+        if highest >= size:
+            return RowError(f"token id {highest} is outside the vocabulary of {size}")
+        return Encoded(prompt, list(completions), [None] * len(completions))
 
-def _given_ids(example: Example, tokenizer: PreTrainedTokenizerBase) -> Encoded | RowError:
-    completions = cast("list[list[int]]", example.completions)
-    prompt = cast("list[int]", example.prompt)
-    highest = max((max(ids) for ids in (prompt, *completions) if ids), default=0)
-    size = max(len(tokenizer), tokenizer.vocab_size)
-    if highest >= size:
-        return RowError(f"token id {highest} is outside the vocabulary of {size}")
-    return Encoded(prompt, list(completions), [None] * len(completions))
+    def _encode_texts(self, texts: list[RenderedText]) -> list[Encoded]:
+        """Tokenise texts in one call, each prompt once up to its last special token."""
+        if not texts:
+            return []
+        special = texts[0].special_tokens
+        cuts = [self._cut(text) for text in texts]
+        pieces: list[str] = []
+        for text, cut in zip(texts, cuts, strict=True):
+            pieces += [text.prompt[:cut]] if cut else []
+            pieces += [text.prompt[cut:], *(whole[cut:] for whole in text.whole)]
+        ids = iter(self._tokenise(pieces, special))
+        encoded: list[Encoded] = []
+        for text, cut in zip(texts, cuts, strict=True):
+            head = next(ids) if cut else []
+            encoded.append(self._split(text, head, next(ids), [next(ids) for _ in text.whole]))
+        return encoded
 
+    def _cut(self, text: RenderedText) -> int:
+        if self._cutter is None or text.special_tokens:
+            return 0
+        cut = self._cutter.cut(text.prompt, text.whole)
+        if cut and self._cuts_to_check:
+            self._cuts_to_check -= 1
+            whole, head, tail = self._tokenise([text.whole[0], text.whole[0][:cut], text.whole[0][cut:]], False)
+            if whole != head + tail:
+                self._cutter = None
+                return 0
+        return cut
 
-def _unrendered(_example: Example, _tokenizer: PreTrainedTokenizerBase) -> _Text:
-    return _Text("", [], [], special_tokens=False)
+    def _split(
+        self, text: RenderedText, head: list[int], prompt_tail: list[int], whole_tails: list[list[int]]
+    ) -> Encoded:
+        """Cut each sequence where the prompt ends, at the same place in all; `head` begins them all."""
+        length = min((common_prefix(prompt_tail, tail) for tail in whole_tails), default=len(prompt_tail))
+        masks = [
+            None if spans is None else _mask(whole, spans, self._tokenizer)[len(head) + length :]
+            for whole, spans in zip(text.whole, text.spans, strict=True)
+        ]
+        encoded = Encoded(head + prompt_tail[:length], [tail[length:] for tail in whole_tails], masks)
+        if length < len(prompt_tail) and text.begins_with_assistant:
+            alike = all(whole.startswith(text.prompt) for whole in text.whole)
+            encoded.notes.add("prompt_merged" if alike else "prompt_not_prefix")
+        return encoded
 
-
-_TO_TEXT: dict[str, Callable[..., Encoded | RowError | _Text]] = {
-    "plain": _plain_text,
-    "ids": _given_ids,
-    "conversational": _unrendered,
-}
-
-
-def _render_conversations(
-    examples: Sequence[Example], results: list[Encoded | RowError | _Text], tokenizer: PreTrainedTokenizerBase
-) -> None:
-    """Fill in the texts of all conversational examples, rendered in one go."""
-    wanted: list[Conversation] = []
-    parts: list[tuple[int, int]] = []
-    for number, example in enumerate(examples):
-        if example.layout == "conversational":
-            conversations = _conversations(example)
-            parts.append((number, len(conversations)))
-            wanted += conversations
-    texts = render(tokenizer, wanted)
-    at = 0
-    for number, count in parts:
-        results[number] = _gather(examples[number], wanted[at : at + count], texts[at : at + count], tokenizer)
-        at += count
-
-
-def _conversations(example: Example) -> list[Conversation]:
-    """Return prompt plus completion for each completion, then the prompt, if there is one."""
-    prompt = cast("list[Message]", example.prompt)
-    options: dict[str, Any] = {"tools": example.tools, "template_kwargs": example.template_kwargs}
-    completions = cast("list[list[Message]]", example.completions)
-    whole = [Conversation([*prompt, *completion], **options) for completion in completions]
-    return [*whole, Conversation(prompt, add_generation_prompt=True, **options)] if prompt else whole
-
-
-def _gather(
-    example: Example,
-    conversations: list[Conversation],
-    texts: list[str | RowError],
-    tokenizer: PreTrainedTokenizerBase,
-) -> _Text | RowError:
-    for text in texts:
-        if isinstance(text, RowError):
-            return text
-    rendered = cast("list[str]", texts)
-    count = len(example.completions)
-    prompt_turns = len(example.prompt)
-    spans: list[list[Span] | None] = []
-    for conversation, text in zip(conversations[:count], rendered, strict=False):
-        found = None
-        if has_other_turns(conversation, prompt_turns):
-            found = counted_spans(tokenizer, conversation, prompt_turns, text)
-        if isinstance(found, RowError):
-            return found
-        spans.append(found)
-    opening = all(cast("Message", completion[0])["role"] == "assistant" for completion in example.completions)
-    prompt = rendered[count] if prompt_turns else ""
-    return _Text(prompt, rendered[:count], spans, special_tokens=False, begins_with_assistant=opening)
-
-
-def _encode_texts(
-    results: list[Encoded | RowError | _Text],
-    tokenizer: PreTrainedTokenizerBase,
-    tokenise: BatchTokenizer,
-    special_tokens: bool,
-) -> None:
-    """Replace texts by ids, all texts of the batch tokenised in one call."""
-    chosen = [
-        (n, text) for n, text in enumerate(results) if isinstance(text, _Text) and text.special_tokens == special_tokens
-    ]
-    if not chosen:
-        return
-    ids = iter(tokenise([entry for _, text in chosen for entry in (text.prompt, *text.whole)], special_tokens))
-    for number, text in chosen:
-        prompt_ids = next(ids)
-        whole_ids = [next(ids) for _ in text.whole]
-        results[number] = _split(text, prompt_ids, whole_ids, tokenizer)
-
-
-def _split(
-    text: _Text, prompt_ids: list[int], whole_ids: list[list[int]], tokenizer: PreTrainedTokenizerBase
-) -> Encoded:
-    """Cut each sequence where the prompt ends, at the same place in all."""
-    length = min((common_prefix(prompt_ids, ids) for ids in whole_ids), default=len(prompt_ids))
-    masks = [
-        None if spans is None else _mask(whole, spans, tokenizer)[length:]
-        for whole, spans in zip(text.whole, text.spans, strict=True)
-    ]
-    encoded = Encoded(prompt_ids[:length], [ids[length:] for ids in whole_ids], masks)
-    if length < len(prompt_ids) and text.begins_with_assistant:
-        alike = all(whole.startswith(text.prompt) for whole in text.whole)
-        encoded.notes.add("prompt_merged" if alike else "prompt_not_prefix")
-    return encoded
+    def _note_missing_end(self, example: Example, encoded: Encoded) -> None:
+        """Note conversations whose completions do not end with an end-of-turn token (a line break may follow it)."""
+        if example.layout == "conversational" and any(
+            self._special_ids.isdisjoint(ids[-3:]) for ids in encoded.completion_ids
+        ):
+            encoded.notes.add("no_end_token")
 
 
 def common_prefix(ids: list[int], other: list[int]) -> int:
@@ -223,14 +174,3 @@ def _mask(text: str, spans: list[Span], tokenizer: PreTrainedTokenizerBase) -> n
     for start, end in spans:
         mask |= (offsets[:, 1] > start) & (offsets[:, 0] < end)
     return mask
-
-
-def _special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    marked = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return frozenset(marked.union(tokenizer.all_special_ids))
-
-
-def _note(example: Example, encoded: Encoded, ends: frozenset[int]) -> None:
-    """Note conversations whose completions do not end with an end-of-turn token (a line break may follow it)."""
-    if example.layout == "conversational" and any(ends.isdisjoint(ids[-3:]) for ids in encoded.completion_ids):
-        encoded.notes.add("no_end_token")
