@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,7 +190,7 @@ def commit_manifest(
             healthy=healthy,
             world_size=state.world_size,
             fingerprints=dict(state.fingerprints),
-            versions=package_versions(),
+            versions=dict(package_versions()),
             metrics_bytes=run_dir.metrics.sync() if state.metrics_bytes is None else state.metrics_bytes,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
@@ -294,6 +295,7 @@ def checkpoint_bytes(state: CheckpointState) -> int:
     return sum(tensors_bytes(group) for group in tensors) + headers + (1 << 16)
 
 
+@cache
 def package_versions() -> dict[str, str]:
     """Versions of burnish and the packages below it, without importing them."""
     versions = {"python": platform.python_version()}

@@ -122,13 +122,16 @@ def find_problem(folder: Path, manifest: Manifest, *, verify: Verify = "full") -
 def scan_checkpoints(checkpoints_dir: Path, *, verify: Verify = "size") -> list[FoundCheckpoint]:
     """All folders with a manifest, oldest first; those without one are not checkpoints (`find_ignored` lists them).
 
+    Those whose manifest cannot be read come last.
+
     Args:
         checkpoints_dir: `RunDir.checkpoints_dir`; need not exist.
         verify: how thoroughly `problem` is looked for, as in `find_problem`.
     """
     folders = [entry for entry in _entries(checkpoints_dir) if _has_manifest(entry)]
     found = [_look_at(folder, verify) for folder in folders]
-    return sorted(found, key=lambda one: (one.sequence, one.step, one.path.name))
+    # One whose manifest cannot be read may be the newest; standing last, it is never passed over in silence.
+    return sorted(found, key=lambda one: (one.step < 0, one.sequence, one.step, one.path.name))
 
 
 def find_ignored(checkpoints_dir: Path) -> list[Path]:
