@@ -1,0 +1,40 @@
+"""docs/paper_index.md names every objective, and only functions and tests that exist."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from burnish.objectives.supervised import SUPERVISED
+from burnish.objectives.table import PAIRED
+from burnish.objectives.unpaired import UNPAIRED
+
+HERE = Path(__file__).parent
+INDEX = (HERE.parents[1] / "docs" / "paper_index.md").read_text(encoding="utf-8")
+ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in INDEX.splitlines() if line.startswith("| ")]
+ENTRIES = [row for row in ROWS if row[0] != "paper"]
+
+
+@pytest.mark.parametrize("name", [*PAIRED, *UNPAIRED, *SUPERVISED, "plackett_luce", "softmax", "all_pairs"])
+def test_every_objective_has_a_row(name):
+    assert any(f"`{name}`" in row[2] for row in ENTRIES)
+
+
+@pytest.mark.parametrize("name", [*PAIRED, *UNPAIRED, *SUPERVISED])
+def test_the_row_names_the_function_of_the_table(name):
+    objective = {**PAIRED, **UNPAIRED}.get(name)
+    function = SUPERVISED[name] if objective is None else objective.function
+    (row,) = [row for row in ENTRIES if re.match(rf"`{name}`", row[2])]
+    assert f"{function.__module__.rpartition('.')[2]}.{function.__name__}" in row[1]
+
+
+@pytest.mark.parametrize("row", ENTRIES, ids=lambda row: row[0][:40])
+def test_functions_and_tests_of_a_row_exist(row):
+    for module, name in re.findall(r"`(\w+)\.(\w+)`", row[1]):
+        assert hasattr(importlib.import_module(f"burnish.objectives.{module}"), name)
+    files = re.findall(r"`(test_\w+\.py)`", row[3])
+    assert files
+    assert all((HERE / file).is_file() for file in files)
