@@ -24,8 +24,12 @@ import os, sys, time
 from burnish.engine.run_dir import RunDir
 run = RunDir.create(sys.argv[1], resume="auto")
 run.write_state("running", 4)
-if sys.argv[2] == "fork" and os.fork() == 0:
-    time.sleep(60)
+if sys.argv[2] == "fork":
+    ready, tell = os.pipe()
+    if os.fork() == 0:
+        os.write(tell, b"!")
+        time.sleep(60)
+    os.read(ready, 1)
 print(os.getpid(), flush=True)
 time.sleep(60)
 """
@@ -74,6 +78,7 @@ def finish(folder: Path) -> None:
     """Leave what a finished run leaves."""
     run_dir = RunDir.create(folder)
     run_dir.write_settings({"seed": 1})
+    run_dir.data_report.write_text("{}")
     run_dir.append_metrics({"step": 1, "kind": "train", "loss": 0.5})
     (run_dir.checkpoints_dir / "step-1").mkdir(parents=True)
     run_dir.model_dir.mkdir()
