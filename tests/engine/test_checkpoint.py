@@ -187,6 +187,7 @@ def test_names_times_and_junk_decide_nothing(run, capsys):
     (folder / "checkpoint-foo").write_text("")
     (folder / "dangling").symlink_to("nowhere")
     (folder / "latest").symlink_to("step-3")
+    assert [one.step for one in find_checkpoints(run)] == [3, 6]
     state = pick_checkpoint(run)
     assert state is not None
     assert state.step == 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -194,6 +195,23 @@ def test_a_released_folder_can_be_taken_by_the_next_run(tmp_path, capsys):
     for _ in range(3):
         RunDir.create(tmp_path / "run", resume="auto").release()
     assert capsys.readouterr().err == ""
+
+
+def test_a_lock_on_a_file_that_its_owner_has_removed_is_no_lock(tmp_path, monkeypatch):
+    (tmp_path / ".lock").write_text("")
+    real, calls = fcntl.flock, []
+
+    def owner_releases_first(descriptor, kind):
+        if not calls:
+            (tmp_path / ".lock").unlink()
+        calls.append(kind)
+        real(descriptor, kind)
+
+    monkeypatch.setattr(fcntl, "flock", owner_releases_first)
+    run_dir = RunDir.create(tmp_path)
+    assert len(calls) == 2
+    assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+    run_dir.release()
 
 
 def test_an_earlier_run_is_not_touched_without_being_asked(tmp_path):
