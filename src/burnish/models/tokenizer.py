@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from burnish.data.settings import DataSettings
 from burnish.errors import ConfigError, ModelError
-from burnish.models.folder import check_tokenizer_files
+from burnish.models.folder import CONFIG, check_tokenizer_files, read_json
 from burnish.models.hub import resolve_model_path
 from burnish.models.quiet import quiet_transformers
 from burnish.models.settings import ModelSettings
@@ -21,8 +21,8 @@ _FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.j
 def load_tokenizer(settings: ModelSettings, data: DataSettings) -> PreTrainedTokenizerBase:
     """Load the fast tokenizer beside the model, with its pad token and chat template settled.
 
-    The pad token is data.pad_token, else the tokenizer's own, else its end-of-text token. Padding never counts
-    and is masked everywhere, so the choice changes no result.
+    The pad token is data.pad_token, else the tokenizer's own, else its end-of-text token; a token that the model has no
+    embedding for is not taken. Padding never counts and is masked everywhere, so the choice changes no result.
 
     Raises:
         ModelError: no tokenizer in the folder, none that is fast, or one that names files elsewhere.
@@ -37,7 +37,7 @@ def load_tokenizer(settings: ModelSettings, data: DataSettings) -> PreTrainedTok
         trust_remote_code=settings.trust_remote_code,
     )
     tokenizer = read_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
-    set_pad_token(tokenizer, data.pad_token)
+    set_pad_token(tokenizer, data.pad_token, num_embeddings=_num_embeddings(folder))
     if data.chat_template_path is not None:
         set_chat_template(tokenizer, Path(data.chat_template_path))
     return tokenizer
@@ -76,20 +76,38 @@ def read_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
     return tokenizer
 
 
-def set_pad_token(tokenizer: PreTrainedTokenizerBase, pad_token: str | None) -> None:
+def set_pad_token(
+    tokenizer: PreTrainedTokenizerBase, pad_token: str | None, *, num_embeddings: int | None = None
+) -> None:
     """Settle the pad token: the one asked for, else the tokenizer's own, else its end-of-text token.
+
+    Args:
+        tokenizer: changed in place.
+        pad_token: the one asked for.
+        num_embeddings: rows of the model's embedding; some tokenizer classes invent a pad token beyond them.
 
     Raises:
         ConfigError: the token asked for is not in the vocabulary, or there is none to take.
     """
+    vocabulary = tokenizer.get_vocab()
+    limit = num_embeddings or len(vocabulary)
     if pad_token is not None:
-        if pad_token not in tokenizer.get_vocab():
-            raise ConfigError(f"--pad_token {pad_token!r} is not in the tokenizer's vocabulary; name one of its tokens")
+        if vocabulary.get(pad_token, limit) >= limit:
+            raise ConfigError(f"--pad_token {pad_token!r} is not in the model's vocabulary; name one of its tokens")
         tokenizer.pad_token = pad_token
-    elif tokenizer.pad_token is None:
+    elif tokenizer.pad_token is None or vocabulary.get(str(tokenizer.pad_token), limit) >= limit:
         if tokenizer.eos_token is None:
             raise ConfigError("the tokenizer has neither a pad nor an end-of-text token; name one: --pad_token TOKEN")
         tokenizer.pad_token = tokenizer.eos_token
+
+
+def _num_embeddings(folder: Path) -> int | None:
+    """Rows of the model's embedding as its config says, where the folder has one."""
+    if not (folder / CONFIG).is_file():
+        return None
+    config = read_json(folder / CONFIG)
+    size = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+    return size if isinstance(size, int) else None
 
 
 def set_chat_template(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
