@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from burnish.device.pick import Device
@@ -20,6 +21,7 @@ from burnish.engine.loop import Counters, TrainingLoop
 from burnish.engine.tensor_files import copy_tensors
 
 DEVICE_RNG = "device"
+REFERENCE_SCORES = "reference-scores"
 
 
 def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -49,6 +51,7 @@ def capture(loop: TrainingLoop, model: nn.Module, device: Device) -> CheckpointS
             "optimizer": optimizer_tensors(loop.optimizer, named),
             "rng-0": rng,
             "metric-sums": loop.sums.tensors(),
+            **_reference_scores(loop),
         },
     )
 
@@ -72,11 +75,21 @@ def restore(loop: TrainingLoop, model: nn.Module, device: Device, state: Checkpo
     loop.callbacks.state.best_metric, loop.callbacks.state.best_global_step = loop.best.value, loop.best.step
     loop.sums.restore(state.tensors["metric-sums"], device.torch_device)
     loop.last_saved_step = loop.counters.step
+    if loop.passes.reference is not None and REFERENCE_SCORES in state.tensors:
+        scores = state.tensors[REFERENCE_SCORES]
+        loop.passes.reference.store.restore({name: tensor.numpy() for name, tensor in scores.items()})
     rng = dict(state.tensors["rng-0"])
     device_state = rng.pop(DEVICE_RNG, None)
     restore_rng(rng)
     if device_state is not None:
         set_device_rng_state(device, device_state)
+
+
+def _reference_scores(loop: TrainingLoop) -> dict[str, dict[str, Tensor]]:
+    """Scores of a cache that lives in memory: scored again in other company, they would differ by rounding."""
+    arrays = {} if loop.passes.reference is None else loop.passes.reference.store.arrays()
+    named = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    return {REFERENCE_SCORES: named} if named else {}
 
 
 def plain_state(schedule: Any) -> dict[str, Any]:

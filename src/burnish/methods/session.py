@@ -125,7 +125,7 @@ def load_models(
             if model is not None:
                 disable_dropout(model)
     if (config.use_peft or inputs.peft_config is not None) and not has_adapter(policy):
-        policy = add_adapter(policy, inputs.peft_config or config)
+        policy = add_adapter(policy, inputs.peft_config or config)  # pyright: ignore[reportArgumentType]
     if config.gradient_checkpointing:
         enable_checkpointing(policy)
     return policy, other, fingerprints
@@ -148,7 +148,7 @@ def _load_other_reference(config: Any, inputs: Inputs) -> nn.Module | None:
 def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, run_path: Path | None) -> Session:
     """Build all parts, data before the device is touched."""
     check_trackers(config.report_to)
-    tokenizer = inputs.tokenizer or load_tokenizer(config, config)
+    tokenizer: Any = inputs.tokenizer or load_tokenizer(config, config)
     rejected = None if run_path is None else run_path / "rejected_rows.jsonl"
     train, evaluation = prepare_data(config, inputs, tokenizer, kind, rejected)
     device = pick_device(config.device, num_threads=config.num_threads)

@@ -12,7 +12,7 @@ import os
 import struct
 import uuid
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +87,24 @@ class LogpStore:
         except OSError as error:
             warn(f"the reference cache {self._folder} cannot be written ({error.strerror}); it is kept in memory")
             self._folder = None
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a checkpoint must keep: nothing where the values are on disk already, else all of them."""
+        if self._folder is not None:
+            return {}
+        keys = np.frombuffer(b"".join(self._values), dtype=np.uint8).reshape(-1, KEY_BYTES)
+        sizes = np.array([len(values) for values in self._values.values()], dtype=np.int64)
+        return {
+            "keys": keys,
+            "sizes": sizes,
+            "logps": np.concatenate([*self._values.values(), np.empty(0, np.float32)]),
+        }
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take back what `arrays` gave."""
+        if arrays:
+            values = np.split(arrays["logps"], np.cumsum(arrays["sizes"])[:-1])
+            self._values.update(zip(map(bytes, arrays["keys"]), values, strict=True))
 
     def _append(self, path: Path, records: Iterable[tuple[bytes, Logps]]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
