@@ -18,6 +18,7 @@ USAGE = """burnish: post-trains language models on Ascend NPUs, CUDA GPUs and CP
   burnish explain D --row 7 --model_name_or_path M        one row as the model will see it
   burnish merge RUN OUT                                   an adapter run as one ordinary model folder
   burnish checkpoints RUN                                 list and verify a run's checkpoints
+  burnish doctor                                          what is wrong with this machine, and the cure
   burnish --version
 
 `burnish dpo --help` shows a command's settings, `--help-all` all of them. Exit codes: 0 done, 1 unexpected, 2 bad
@@ -42,6 +43,12 @@ def _merge(argv: list[str]) -> int:
     return run(argv)
 
 
+def _doctor(argv: list[str]) -> int:
+    from burnish.cli.doctor import run
+
+    return run(argv)
+
+
 def _checkpoints(argv: list[str]) -> int:
     from burnish.cli.checkpoints import run
 
@@ -53,6 +60,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "explain": _explain,
     "merge": _merge,
     "checkpoints": _checkpoints,
+    "doctor": _doctor,
 }
 
 
