@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -45,6 +46,19 @@ def test_an_unreachable_hub_is_told_in_one_line_within_seconds(
     )
     assert caught.value.exit_code == 2
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_hub_that_never_answers_is_given_up_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        monkeypatch.setattr("huggingface_hub.hf_api.ENDPOINT", address, raising=False)
+        monkeypatch.setattr("burnish.models.hub.PROBE_SECONDS", 0.5)
+        start = time.monotonic()
+        with pytest.raises(HubError):
+            resolve_model_path(ID)
+        assert 0.4 < time.monotonic() - start < 5
 
 
 @pytest.mark.usefixtures("no_network")
