@@ -13,6 +13,7 @@ from burnish.errors import BurnishError, ConfigError, IntegrityError, ModelError
 from burnish.models.card import model_card
 from burnish.models.export import export_model
 from burnish.models.folder import ADAPTER_CONFIG, CONFIG, is_adapter_folder
+from burnish.models.hub import Hub
 from burnish.models.load import load_causal_lm
 from burnish.models.quiet import quiet_transformers
 from burnish.models.settings import ModelSettings
@@ -26,7 +27,7 @@ LOGIT_TOLERANCE = 1e-3
 _PROBE_TOKENS = 16
 
 
-def merge_adapter(source: Path, out: Path, *, trust_remote_code: bool = False) -> Path:
+def merge_adapter(source: Path, out: Path, *, hub: Hub = "huggingface", trust_remote_code: bool = False) -> Path:
     """Merge the adapter of a run or model folder into its base, in float32, and write an ordinary folder.
 
     The written folder is loaded again and must answer a few tokens as the adapter did; otherwise it is removed and
@@ -35,6 +36,7 @@ def merge_adapter(source: Path, out: Path, *, trust_remote_code: bool = False) -
     Args:
         source: a run directory (its `model/` is taken) or a folder with adapter_config.json.
         out: the folder to write; it must not exist.
+        hub: where the base is looked up if it is no local folder.
         trust_remote_code: run Python code that comes with the base.
 
     Returns:
@@ -49,7 +51,7 @@ def merge_adapter(source: Path, out: Path, *, trust_remote_code: bool = False) -
     if out.exists():
         raise ConfigError(f"{out} exists already; name a new folder")
     settings = ModelSettings(trust_remote_code=trust_remote_code)
-    model: Any = load_causal_lm(str(folder), settings)
+    model: Any = load_causal_lm(str(folder), settings, hub=hub)
     probe = _probe(model)
     expected = _logits(model, probe)
     base = model.name_or_path or model.get_base_model().name_or_path
