@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
+
+from burnish.errors import EXIT_DONE
 
 
 def run_merge(run: Path, out: Path) -> None:
@@ -22,3 +25,16 @@ def run_merge(run: Path, out: Path) -> None:
 
     folder = merge_adapter(run, out)
     print(f"merged model: {folder} (loads with AutoModelForCausalLM; same logits as base and adapter on a probe)")
+
+
+def run(argv: list[str]) -> int:
+    """Read the words after `merge`, merge, and give the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="burnish merge", description="Write a run's adapter into its base model.", allow_abbrev=False
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run directory, or a folder with an adapter")
+    parser.add_argument("out", metavar="OUT", type=Path, help="the folder to write; it must not exist")
+    parser.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    run_merge(arguments.run, arguments.out)
+    return EXIT_DONE

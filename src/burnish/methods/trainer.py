@@ -25,6 +25,7 @@ from burnish.engine.checkpoint import (
     save_checkpoint,
     step_path,
 )
+from burnish.engine.commit import replace_file
 from burnish.engine.evaluation import Evaluation
 from burnish.engine.invariants import StartInvariants, has_active_dropout
 from burnish.engine.loop import Cadences, TrainingLoop, resume_position, total_steps
@@ -89,6 +90,7 @@ class Trainer(ABC):
         self.run_dir: RunDir | None = None
         self._session: Session | None = None
         self._loop: TrainingLoop | None = None
+        self._has_begun = False
         disable_bars(args.disable_tqdm)
 
     @abstractmethod
@@ -155,8 +157,10 @@ class Trainer(ABC):
         resume = resume_from_checkpoint or self.args.resume_from_checkpoint
         self.args.resume_from_checkpoint = "auto" if resume is True else resume
         loop, run_dir = self.loop, self._claimed()
-        run_dir.data_report.write_text(json.dumps(self._data_report(), indent=1, ensure_ascii=False) + "\n")
         self._resume_or_start(loop, run_dir)
+        self._has_begun = True
+        report = json.dumps(self._data_report(), indent=1, ensure_ascii=False) + "\n"
+        replace_file(run_dir.data_report, report.encode())
         run_dir.write_settings(asdict(self.args))
         run_dir.write_state("running", loop.counters.step)
         run_name = self.args.run_name or run_dir.path.name
@@ -238,10 +242,10 @@ class Trainer(ABC):
 
     def close(self) -> None:
         """Release the output folder; one that this run made and left empty is removed."""
-        if self.run_dir is not None:
-            if self._loop is None:
-                self.run_dir.discard_if_empty()
+        if self.run_dir is not None and self._has_begun:
             self.run_dir.release()
+        elif self.run_dir is not None:
+            self.run_dir.discard_if_empty()
 
     def _claimed(self) -> RunDir:
         if self.run_dir is None:
