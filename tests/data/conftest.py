@@ -61,13 +61,3 @@ def write_lines(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
-
-
-def pair(prompt: str = "What is 7 times 8?", chosen: str = "56", rejected: str = "54", **more: Any) -> dict[str, Any]:
-    """A conversational preference."""
-    return {
-        "prompt": [{"role": "user", "content": prompt}],
-        "chosen": [{"role": "assistant", "content": chosen}],
-        "rejected": [{"role": "assistant", "content": rejected}],
-        **more,
-    }

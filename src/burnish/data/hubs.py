@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 from burnish.errors import BurnishError, ConfigError, DataError, HubError
@@ -33,7 +34,39 @@ def fetch_dataset(name: str, config: str | None, hub: Literal["huggingface", "mo
 def _from_huggingface(name: str, config: str | None) -> Mapping[str, Any]:
     from datasets import load_dataset
 
-    return load_dataset(name, config)  # pyright: ignore[reportReturnType]
+    # The library retries for half a minute; one short question first tells whether to ask at all.
+    with nullcontext() if _answers(name) else _offline():
+        return load_dataset(name, config)  # pyright: ignore[reportReturnType]
+
+
+def _answers(name: str) -> bool:
+    """Whether the hub answers within a few seconds; a refusal is an answer too."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        HfApi().dataset_info(name, timeout=PROBE_SECONDS)
+    except (HfHubHTTPError, HFValidationError):
+        return True
+    except Exception:  # the client's transport errors change their class with its version; all mean "no answer"
+        return False
+    return True
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Have the hub's libraries look into their caches only."""
+    from datasets import config
+    from huggingface_hub import constants
+
+    before = config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
 
 
 def _from_modelscope(name: str, config: str | None) -> Mapping[str, Any]:

@@ -68,6 +68,8 @@ def _find_words(whole: Conversation, num_prompt_turns: int, text: str) -> list[S
     at = 0
     for number, turn in enumerate(whole.messages):
         words = _words(turn.get("content"))
+        if words not in text[at:]:
+            words = words.rsplit("</think>", 1)[-1].strip()  # reasoning is what templates leave out of earlier turns
         start = text.find(words, at) if words else -1
         if start < 0:
             if number < num_prompt_turns and turn["role"] != "user":
