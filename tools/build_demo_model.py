@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -224,9 +225,7 @@ def batches(
         left -= count
 
 
-def rendered_ids(
-    tokenizer: PreTrainedTokenizerFast, dialogues: list[list[Message]], *, add_generation_prompt: bool
-) -> list[list[int]]:
+def rendered_ids(tokenizer: Any, dialogues: list[list[Message]], *, add_generation_prompt: bool) -> list[list[int]]:
     """Token ids of dialogues, through the chat template."""
     texts = tokenizer.apply_chat_template(dialogues, tokenize=False, add_generation_prompt=add_generation_prompt)
     return tokenizer(texts, add_special_tokens=False)["input_ids"]

@@ -8,13 +8,10 @@ import shutil
 import textwrap
 import unicodedata
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from burnish.demo import demo_paths
 from burnish.demo.judge import judge
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SAMPLING_SEED = 7
 """Seed of the sampled replies, the same before and after training."""
@@ -39,8 +36,8 @@ def load_held_out() -> list[dict[str, Any]]:
 
 
 def measure_manners(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    model: Any,
+    tokenizer: Any,
     rows: list[dict[str, Any]],
     *,
     max_new_tokens: int = 48,
@@ -54,7 +51,7 @@ def measure_manners(
     the state of the random generators and the model's mode are as they were.
 
     Args:
-        model: a causal language model.
+        model: a causal language model (transformers).
         tokenizer: its tokenizer, with a chat template.
         rows: have `prompt` (messages), `answer` and `language`.
         max_new_tokens: longest reply, in tokens.
@@ -78,8 +75,8 @@ def measure_manners(
 
 
 def generate_replies(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    model: Any,
+    tokenizer: Any,
     prompts: list[list[dict[str, str]]],
     *,
     max_new_tokens: int,
@@ -108,8 +105,8 @@ def generate_replies(
 
 
 def _answer(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    model: Any,
+    tokenizer: Any,
     batch: list[list[int]],
     max_new_tokens: int,
     greedy: bool,

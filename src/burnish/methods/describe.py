@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -72,3 +74,14 @@ def _describe_objective(config: Any) -> str:
     weights = config.loss_weights or [1.0] * len(config.loss_type)
     terms = " + ".join(f"{weight:g} x {name}" for name, weight in zip(config.loss_type, weights, strict=True))
     return f"{terms}; beta {config.beta:g}, label_smoothing {config.label_smoothing:g}"
+
+
+def changed_settings(args: Any) -> dict[str, Any]:
+    """The settings that differ from their defaults."""
+    default = asdict(type(args)())
+    return {name: value for name, value in asdict(args).items() if value != default[name]}
+
+
+def last_metrics(history: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The last value of every metric in a run's records."""
+    return {name: value for record in history for name, value in record.items() if name != "step"}

@@ -38,4 +38,10 @@ def update_settings(config: Any, **resolved: Any) -> dict[str, str]:
     """Every setting that alters an update, as text; resolved values by their own names win."""
     skipped = HARMLESS | BY_CONTENT | RESOLVED
     settings = {name: value for name, value in asdict(config).items() if name not in skipped} | resolved
-    return {name: json.dumps(value, sort_keys=True, default=str) for name, value in sorted(settings.items())}
+    return {name: _as_text(value) for name, value in sorted(settings.items())}
+
+
+def _as_text(value: Any) -> str:
+    """JSON, in which 0 and 0.0 are one: files and flags write the same number either way."""
+    plain = int(value) if isinstance(value, float) and value.is_integer() else value
+    return json.dumps(plain, sort_keys=True, default=str)

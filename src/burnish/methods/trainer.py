@@ -38,7 +38,7 @@ from burnish.engine.run_dir import RunDir
 from burnish.engine.snapshot import capture, restore, trainable_tensors
 from burnish.engine.trackers import start_trackers
 from burnish.errors import BurnishError, ConfigError
-from burnish.methods.describe import describe_run
+from burnish.methods.describe import changed_settings, describe_run, last_metrics
 from burnish.methods.dpo import DPOConfig
 from burnish.methods.fingerprints import update_settings
 from burnish.methods.preference import PreferenceMethod
@@ -395,17 +395,6 @@ class DPOTrainer(Trainer):
 
     def build_method(self) -> Method:
         return PreferenceMethod(self.args)
-
-
-def changed_settings(args: Any) -> dict[str, Any]:
-    """The settings that differ from their defaults."""
-    default = asdict(type(args)())
-    return {name: value for name, value in asdict(args).items() if value != default[name]}
-
-
-def last_metrics(history: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The last value of every metric in a run's records."""
-    return {name: value for record in history for name, value in record.items() if name != "step"}
 
 
 def default_output_dir(method: str, model: str | None) -> str:
