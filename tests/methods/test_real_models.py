@@ -1,0 +1,45 @@
+"""The main job on real weights and real rows: two steps each. Budget: three minutes in all on two cores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peft import PeftModel
+from runs import read_metrics, run_burnish
+from transformers import AutoModelForCausalLM
+
+pytestmark = pytest.mark.slow
+
+
+def _run(model: Path, data: Path, output: Path, *words: Any) -> list[dict[str, Any]]:
+    run_burnish(
+        "dpo",
+        *("--model_name_or_path", model, "--dataset_name", data, "--output_dir", output),
+        *("--global_batch_size", 2, "--max_steps", 2, "--logging_steps", 1, "--num_samples", 1),
+        *("--sample_max_new_tokens", 8, "--max_length", 512, "--save_strategy", "no", "--max_train_samples", 16),
+        *("--learning_rate", 1e-5, *words),
+    )
+    return read_metrics(output)
+
+
+def test_smollm2_learns_from_gsm8k_pairs_in_full(smollm2: Path, shared_dir: Path, tmp_path: Path) -> None:
+    held_out = shared_dir / "data" / "gsm8k" / "pairs-test.jsonl"
+    words = ["--eval_dataset_name", held_out, "--max_eval_samples", 2, "--eval_steps", 2]
+    records = _run(smollm2, shared_dir / "data" / "gsm8k" / "pairs-train.jsonl", tmp_path / "run", *words)
+    assert [record["kind"] for record in records] == ["train", "train", "eval", "summary"]
+    assert records[0]["loss"] == pytest.approx(0.693147, abs=1e-4)
+    assert records[0]["rewards/chosen"] == pytest.approx(0, abs=1e-4)
+    assert records[0]["num_computed_tokens"] < 0.9 * records[0]["num_tokens"]
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model").num_parameters() > 130e6
+
+
+def test_smollm2_learns_from_chinese_pairs_with_an_adapter(smollm2: Path, shared_dir: Path, tmp_path: Path) -> None:
+    data = shared_dir / "data" / "llamafactory" / "dpo_zh_demo.json"
+    records = _run(smollm2, data, tmp_path / "run", "--use_peft", "--lora_r", 8)
+    assert [record["kind"] for record in records] == ["train", "train", "summary"]
+    assert records[0]["rewards/margins"] == 0
+    assert records[1]["rewards/margins"] != 0
+    base = AutoModelForCausalLM.from_pretrained(smollm2)
+    assert PeftModel.from_pretrained(base, tmp_path / "run" / "model").peft_config
