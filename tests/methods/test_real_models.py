@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from peft import PeftModel
-from runs import read_metrics, run_burnish
 from transformers import AutoModelForCausalLM
+
+from runs import read_metrics, run_burnish
 
 pytestmark = pytest.mark.slow
 
