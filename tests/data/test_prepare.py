@@ -17,9 +17,11 @@ import pytest
 from burnish.data import prepare as prepare_module
 from burnish.data.audit import note_shared_prompts
 from burnish.data.digests import tokenizer_fingerprint
+from burnish.data.examples import Example
 from burnish.data.prepare import data_cache_dir
 from burnish.data.report import KINDS, DataReport
 from burnish.data.settings import DataSettings
+from burnish.data.tokenise import ExampleEncoder
 from burnish.errors import DataError
 from row_builders import pair
 
@@ -125,6 +127,17 @@ def test_ids_do_not_depend_on_the_tokenizers_last_call(prepare: Prepare, chatml:
         path.unlink()
     tokenizer(["a", "b c d"], truncation=True, max_length=3)
     assert prepare(ROWS, tokenizer).groups.fingerprint == expected
+    tokenizer(["a", "b c d"], truncation=True, max_length=3)
+    long = Example("preference", "test", "a " * 9, ["b", "c"])
+    assert ExampleEncoder(tokenizer).encode([long]) == ExampleEncoder(chatml).encode([long])
+
+
+def test_a_slow_tokenizer_is_refused_by_name(prepare: Prepare) -> None:
+    class SlowTokenizer:
+        pass
+
+    with pytest.raises(DataError, match="fast tokenizers, and SlowTokenizer is none"):
+        prepare(ROWS, SlowTokenizer())
 
 
 def _damage_tail(path: Path) -> None:
@@ -191,6 +204,7 @@ from pathlib import Path
 from transformers import AutoTokenizer
 from burnish.data.prepare import prepare_groups
 from burnish.data.settings import DataSettings
+from burnish.data.tokenise import ExampleEncoder
 from burnish.data.sources import load_rows
 folder, rows = Path(sys.argv[1]), sys.argv[2]
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[3])

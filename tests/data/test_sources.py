@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -131,7 +132,15 @@ def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:
     assert load_rows(DataSettings(dataset_name=str(second))).fingerprint != prints[0]
     limited = load_rows(DataSettings(dataset_name=str(first), max_train_samples=2))
     assert limited.fingerprint != prints[0]
-    assert rows_of(ROWS).fingerprint != rows_of(ROWS[::-1]).fingerprint
+
+
+@pytest.mark.parametrize("hold", [list, Dataset.from_list])
+def test_the_fingerprint_of_rows_in_memory_follows_every_value(hold: Any) -> None:
+    ids = [np.arange(5000), np.arange(5000), np.arange(5000)]
+    ids[2][2500] = 7
+    prints = [rows_of(hold([{"prompt_ids": array, "row": 1}])).fingerprint for array in ids]
+    assert prints[0] == prints[1] != prints[2]
+    assert rows_of(hold(ROWS)).fingerprint != rows_of(hold(ROWS[::-1])).fingerprint
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/rows.jsonl", "rows.jsonl", "a/b/c", "~/nowhere.parquet"])

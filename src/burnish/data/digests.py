@@ -6,7 +6,9 @@ import hashlib
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
+
+from burnish.data.backend import fast_backend
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,9 +29,7 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
     The padding and truncation that a tokenizer was last called with are left out.
     """
-    backend = cast("Any", tokenizer).backend_tokenizer
-    backend.no_truncation()
-    backend.no_padding()
+    backend = fast_backend(tokenizer)
     template = json.dumps(tokenizer.chat_template, sort_keys=True)
     special = json.dumps(tokenizer.special_tokens_map, sort_keys=True, default=str)
     return sha256_of(backend.to_str(), template, special)

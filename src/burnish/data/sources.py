@@ -198,12 +198,17 @@ def _rows_of_list(rows: Iterable[Any], name: str) -> RowSource:
             raise DataError(f"{name}, row {number} is a {type(row).__name__}, not a dict")
     digest = hashlib.sha256()
     for row in listed:
-        digest.update(json.dumps(row, default=str, ensure_ascii=True).encode() + b"\n")
+        digest.update(json.dumps(row, default=_in_full).encode() + b"\n")
 
     def read() -> Iterator[ReadRow]:
         return ((row, Place(name, number)) for number, row in enumerate(listed, start=1))
 
     return RowSource(name, digest.hexdigest(), read, len(listed))
+
+
+def _in_full(value: Any) -> Any:
+    """Return what JSON can hold of another library's value; its str() may leave out the middle of a long array."""
+    return value.tolist() if hasattr(value, "tolist") else repr(value)
 
 
 def _rows_of_dataset(dataset: Any, name: str) -> RowSource:

@@ -8,7 +8,9 @@ This holds for tokenizers whose steps treat each part alike wherever it stands; 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
+
+from burnish.data.backend import fast_backend
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,7 +39,7 @@ class PromptCutter:
 
 
 def _treats_parts_alike(tokenizer: PreTrainedTokenizerBase) -> bool:
-    backend = cast("Any", tokenizer).backend_tokenizer
+    backend = fast_backend(tokenizer)
     normalizers, pre_tokenizers = _steps(backend.normalizer), _steps(backend.pre_tokenizer)
     known = all(step["type"] in _NORMALIZERS for step in normalizers)
     known = known and bool(pre_tokenizers) and all(step["type"] in _PRE_TOKENIZERS for step in pre_tokenizers)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from burnish.data.backend import fast_backend
 from burnish.data.examples import Example
 from burnish.data.rows import RowError
 from burnish.data.splitting import PromptCutter
@@ -44,19 +45,13 @@ class Encoded:
 
 def choose_batch_tokenizer(tokenizer: PreTrainedTokenizerBase) -> BatchTokenizer:
     """Return the function that tokenises many texts: the fast tokenizer's own, on all its threads."""
-    backend = _backend(tokenizer)
-    backend.no_truncation()
-    backend.no_padding()
+    backend = fast_backend(tokenizer)
 
     def tokenise(texts: Sequence[str], add_special_tokens: bool) -> list[list[int]]:
         encodings = backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
         return [encoding.ids for encoding in encodings]
 
     return tokenise
-
-
-def _backend(tokenizer: PreTrainedTokenizerBase) -> Any:
-    return cast("Any", tokenizer).backend_tokenizer
 
 
 class ExampleEncoder:
@@ -168,7 +163,7 @@ def common_prefix(ids: list[int], other: list[int]) -> int:
 
 def _mask(text: str, spans: list[Span], tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
     """Return which tokens of a whole text reach into a counted span, bool (tokens,)."""
-    encoding = _backend(tokenizer).encode(text, add_special_tokens=False)
+    encoding = fast_backend(tokenizer).encode(text, add_special_tokens=False)
     offsets = np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)
     mask = np.zeros(len(offsets), dtype=bool)
     for start, end in spans:
