@@ -13,6 +13,9 @@ from typing import Any
 from burnish.demo import demo_paths
 from burnish.demo.judge import judge
 
+NUCLEUS = 0.9
+"""Probability mass that replies are sampled from: the unlikely tail is noise in a model this small."""
+
 SAMPLING_SEED = 7
 """Seed of the sampled replies, the same before and after training."""
 
@@ -46,7 +49,7 @@ def measure_manners(
 ) -> MannerReport:
     """Let the model answer the rows' prompts and judge the replies.
 
-    Replies are sampled at temperature 1 with a fixed seed: each is then a fair draw from what the model would say, and
+    Replies are sampled at temperature 1 from the likeliest 90 %, with a fixed seed: each is a fair draw, and
     a model with two manners shows both, where the single most likely reply would hide one. Training is not disturbed:
     the state of the random generators and the model's mode are as they were.
 
@@ -126,7 +129,7 @@ def _answer(
         do_sample=not greedy,
         temperature=None if greedy else 1.0,
         top_k=None if greedy else 0,
-        top_p=None if greedy else 1.0,
+        top_p=None if greedy else NUCLEUS,
         use_cache=True,
         pad_token_id=pad_id,
     )
