@@ -155,6 +155,11 @@ def test_a_mistyped_row_says_what_is_wrong(change: dict[str, Any], reason: str) 
         recognise({**PAIRS["preference"], **change})
 
 
+def test_a_history_that_is_none_is_refused() -> None:
+    with pytest.raises(RowError, match=r"history is a boolean \(true\), not a list"):
+        recognise({"instruction": "a", "output": "b", "history": True})
+
+
 @pytest.mark.parametrize(
     "row",
     [{"question": "2 + 2?", "answer": "4"}, {}, {"prompt": None, "chosen": None}, {"instruction": "Hi", "answer": "x"}],

@@ -52,6 +52,8 @@ def _prompt(row: Mapping[str, Any], ask: str) -> list[Message]:
 
 def _history(history: Any) -> list[Message]:
     turns: list[Message] = []
+    if history and not isinstance(history, list | tuple):
+        raise RowError(f"history is {describe(history)}, not a list of [instruction, answer]")
     for number, entry in enumerate(history or []):
         if not isinstance(entry, list | tuple) or len(entry) != 2:
             raise RowError(f"history[{number}] is {describe(entry)}, not [instruction, answer]")
