@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from burnish.batching.sampler import StepSampler
 from burnish.console import notice
+from burnish.data.audit import note_shared_prompts
 from burnish.data.prepare import GroupKind, Prepared, data_cache_dir, prepare_groups
 from burnish.data.sources import find_eval_rows, load_rows, rows_of
 from burnish.device.launch import build_accelerator
@@ -24,7 +25,7 @@ from burnish.engine.passes import Cut
 from burnish.engine.trackers import check_trackers, tracker_options
 from burnish.errors import ConfigError, DataError
 from burnish.methods.reference import build_reference
-from burnish.models.adapters import add_adapter, has_adapter
+from burnish.models.adapters import add_adapter, has_adapter, keep_start
 from burnish.models.cached_reference import CachedReference
 from burnish.models.fingerprint import weights_fingerprint
 from burnish.models.load import disable_dropout, load_causal_lm, load_policy
@@ -102,6 +103,7 @@ def prepare_data(
         raise DataError(f"{rows.name}: no row is left to train on ({train.report.one_line()}).")
     evaluation = None if eval_rows is None else prepare_groups(eval_rows, tokenizer, config, **options)
     if evaluation is not None:
+        note_shared_prompts(evaluation.report, evaluation.groups, train.groups)
         notice(f"evaluation data: {evaluation.report.one_line()}")
     return train, evaluation if evaluation is not None and len(evaluation.groups) else None
 
@@ -115,7 +117,9 @@ def load_models(
         The policy, a reference model where one is named, and fingerprints of the weights that they start from.
     """
     seed_everything(config.seed)
-    policy = load_policy(config, hub=config.hub) if inputs.model is None else inputs.model.float()
+    policy: Any = load_policy(config, hub=config.hub) if inputs.model is None else inputs.model.float()
+    if inputs.model is not None and has_adapter(policy):
+        keep_start(policy)
     fingerprints = {"base_model": weights_fingerprint(policy)}
     other = _load_other_reference(config, inputs) if needs_reference else None
     if other is not None:
@@ -124,8 +128,8 @@ def load_models(
         for model in (policy, other):
             if model is not None:
                 disable_dropout(model)
-    if (config.use_peft or inputs.peft_config is not None) and not has_adapter(policy):
-        policy = add_adapter(policy, inputs.peft_config or config)  # pyright: ignore[reportArgumentType]
+    if config.use_peft or inputs.peft_config is not None:
+        policy = add_adapter(policy, inputs.peft_config or config)
     if config.gradient_checkpointing:
         enable_checkpointing(policy)
     return policy, other, fingerprints
@@ -142,7 +146,8 @@ def _load_other_reference(config: Any, inputs: Inputs) -> nn.Module | None:
         return inputs.ref_model.float()
     if config.ref_model_name_or_path is None:
         return None
-    return load_causal_lm(config.ref_model_name_or_path, config, hub=config.hub, flag="--ref_model_name_or_path")
+    settings = replace(config, model_revision="main")  # the revision is the policy's
+    return load_causal_lm(config.ref_model_name_or_path, settings, hub=config.hub, flag="--ref_model_name_or_path")
 
 
 def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, run_path: Path | None) -> Session:
