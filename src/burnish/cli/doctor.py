@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
 import os
 import select
 import stat
@@ -45,11 +46,22 @@ def run(argv: list[str]) -> int:
     lines = _text_to_explain(flags.explain)
     if lines is None:
         return diagnose(machine, language=language, smoke=flags.smoke, as_json=flags.json, out=sys.stdout)
-    text = [line for line in lines if line.strip()]
-    if not text:
+    text = _with_text(lines)
+    if text is None:
         message = MESSAGES["explain.empty"]
         raise ConfigError(f"{message.text(language)}\n{message.cure(language)}")
     return explain_text(text, language=language, as_json=flags.json, out=sys.stdout)
+
+
+def _with_text(lines: Iterable[str]) -> Iterable[str] | None:
+    """The same lines, read no further than the first that says something; None where none does. Logs can be large."""
+    rest = iter(lines)
+    blank: list[str] = []
+    for line in rest:
+        blank.append(line)
+        if line.strip():
+            return itertools.chain(blank, rest)
+    return None
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

@@ -142,7 +142,7 @@ def kernels_of(chip: str) -> str:
     name = chip.lower().removeprefix("ascend").strip()
     if name.startswith("910b"):
         return "ascend910b"
-    if name.startswith(("910pro", "910a")):
+    if name.startswith(("910pro", "910premium", "910a")):
         return "ascend910"
     return "ascend310p" if name.startswith("310p") else ""
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from burnish.device.doctor.faults import FAULTS, Fault
+from burnish.device.doctor.faults import FAULTS, HINTS, Fault
 from burnish.device.doctor.findings import Both
 
 _ERR = re.compile(r"\bERR(\d{2})(\d{3})\b")
@@ -34,6 +34,8 @@ _REASON_WORDS = {
     200: Both("a call into HCCL failed", "调用 HCCL 接口失败"),
     300: Both("a call into the graph engine failed", "调用图引擎（GE）接口失败"),
 }
+_LONGEST = 4000
+"""Characters of a line that are looked at: error texts stand at its start, and bars can make a line of megabytes."""
 _READ_ON = Both(
     "Read the message before the code; for ERRxx100 the lines after it carry CANN's own error.",
     "请看错误码之前的说明；若为 ERRxx100，其后的几行是 CANN 自身的错误。",
@@ -66,7 +68,7 @@ def explain(lines: Iterable[str]) -> list[Explanation]:
     """
     found: dict[str, Explanation] = {}
     for number, line in enumerate(lines, start=1):
-        for name, cause, cure, generic in _meanings(line):
+        for name, cause, cure, generic in _meanings(line[:_LONGEST]):
             known = found.get(name)
             if known is None:
                 found[name] = Explanation(name, number, _shortened(line), cause, cure, generic)
@@ -84,8 +86,11 @@ def explain_line(text: str) -> tuple[Both, Both]:
 
 
 def _meanings(line: str) -> list[tuple[str, Both, Both, bool]]:
-    particular = next((fault for fault in FAULTS if not fault.generic and fault.pattern.search(line)), None)
-    generic = next((fault for fault in FAULTS if fault.generic and fault.pattern.search(line)), None)
+    lower = line.lower()
+    if not any(hint in lower for hint in HINTS):
+        return []
+    particular = next((fault for fault in FAULTS if not fault.generic and fault.fits(line)), None)
+    generic = next((fault for fault in FAULTS if fault.generic and fault.fits(line)), None)
     # A code inside a line that is explained already adds nothing: EZ9999 beside "Cannot find bin of op".
     chosen = particular or generic
     meanings = [_of(chosen)] if chosen else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from burnish.device.doctor.signs import ascend_absent, gpu_absent
 _SECONDS = 120
 _MARK = "burnish-probe "
 _VISIBLE = {"npu": "ASCEND_RT_VISIBLE_DEVICES", "cuda": "CUDA_VISIBLE_DEVICES"}
+_ERROR_LINE = re.compile(r"[\w.]*(?:Error|Exception|Interrupt|Exit)\b")
 AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
 
 
@@ -115,9 +117,10 @@ def failing(key: str, text: str, error: str, **values: Any) -> Finding:
 
 
 def deepest(error: str) -> str:
-    """The last link of an error's chain that tells anything, without torch_npu's stamp of time and process."""
-    links = [line.strip() for line in error.splitlines() if line.strip() and not line.startswith("[ERROR]")]
-    text = links[-1] if links else error
+    """First line of the last error in a chain or a traceback: what follows it is stamps and advice."""
+    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    links = [line for line in lines if _ERROR_LINE.match(line)]
+    text = (links or lines or [error])[-1]
     return text if len(text) <= 200 else text[:199] + "…"
 
 

@@ -14,4 +14,27 @@ from burnish.device.doctor.faults.running import RUNNING
 
 FAULTS: tuple[Fault, ...] = (*INSTALLING, *RANKS, *RUNNING, *GENERIC)
 
-__all__ = ["FAULTS", "Fault"]
+HINTS = (
+    *("err", "fail", "exception", "cannot", "warn", "undefined symbol", "no attribute", "inner"),
+    *("time out", "times out", "timeout", "timed out", "in use", "out of memory", "allocate", "heartbeat", "ret is"),
+    *("not compiled", "not set", "not exist", "not found", "not in lib", "not support", "not implemented", "too old"),
+    *(
+        "insufficient",
+        "kernel version",
+        "fall",
+        "fused",
+        "dcmi",
+        "aclset",
+        "acl_",
+        "dt_double",
+        "ei0",
+        "ei1",
+        "ei2",
+        "ei9",
+        "ez",
+    ),
+    *("507", "8020", "8005", "500001", "561103", "207018", "107020", "e30006", "9999"),
+)
+"""A line that has none of these words holds no known text; that clears most lines of a log at little cost."""
+
+__all__ = ["FAULTS", "HINTS", "Fault"]

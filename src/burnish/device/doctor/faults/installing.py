@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from burnish.device.doctor.faults.fault import Fault, codes, fault
+from burnish.device.doctor.faults.fault import Fault, fault
 from burnish.device.doctor.findings import Both
 
 _SOURCE_IT = Both(
@@ -17,7 +17,7 @@ _SOURCE_IT = Both(
 INSTALLING: tuple[Fault, ...] = (
     fault(
         "atb_mismatch",
-        r"(?=.*undefined symbol)(?=.*(libop_plugin_atb|libtbe_adapter|libatb))",
+        r"^(?=.*undefined symbol)(?=.*(libop_plugin_atb|libtbe_adapter|libatb))",
         cause=Both(
             "NNAL (ATB) is not of the same release as torch_npu and CANN",
             "NNAL（ATB）的版本与 torch_npu、CANN 不一致",
@@ -29,7 +29,7 @@ INSTALLING: tuple[Fault, ...] = (
     ),
     fault(
         "pair_mismatch",
-        r"(?=.*undefined symbol)(?=.*torch_npu)|module 'torch_npu' has no attribute '_autoload'",
+        r"^(?=.*undefined symbol)(?=.*torch_npu)|module 'torch_npu' has no attribute '_autoload'",
         cause=Both(
             "torch and torch_npu are of different releases (or torch_npu was imported before torch)",
             "torch 与 torch_npu 版本不一致（或导入顺序不对：torch_npu 先于 torch）",
@@ -92,7 +92,8 @@ INSTALLING: tuple[Fault, ...] = (
     ),
     fault(
         "opp_refused",
-        codes("507033", "507008") + r"|\bE30006\b|Failed to verify the OPP",
+        r"\bE30006\b|Failed to verify the OPP",
+        codes="507033|507008",
         cause=Both(
             "driver or firmware is older than this CANN wants, or the operator package is for another chip",
             "驱动或固件版本低于 CANN 的要求，或算子包不适用于该芯片",
@@ -104,7 +105,8 @@ INSTALLING: tuple[Fault, ...] = (
     ),
     fault(
         "python_packages",
-        r"AclSetCompileopt|ACL_PRECISION_MODE|EH9999.*init env|init env failed|" + codes("500001"),
+        r"AclSetCompileopt|ACL_PRECISION_MODE|init env failed",
+        codes="500001",
         cause=Both(
             "CANN's Python packages are missing in this environment, or toolkit and driver do not match",
             "当前环境缺少 CANN 所需的 Python 包，或 toolkit 与驱动不匹配",
@@ -120,7 +122,8 @@ INSTALLING: tuple[Fault, ...] = (
     ),
     fault(
         "dcmi",
-        r"dcmi.{0,80}(8020|8005)|" + codes("-8020", "-8005"),
+        r"dcmi.{0,80}(8020|8005)",
+        codes="-8020|-8005",
         cause=Both(
             "the card is held by another container, or its device nodes are not mapped into this one",
             "该卡被其他容器占用，或没有把设备节点映射进本容器",

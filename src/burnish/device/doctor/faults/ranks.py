@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from burnish.device.doctor.faults.fault import Fault, codes, fault
+from burnish.device.doctor.faults.fault import Fault, fault
 from burnish.device.doctor.findings import Both
 
 RANKS: tuple[Fault, ...] = (
@@ -22,7 +22,8 @@ RANKS: tuple[Fault, ...] = (
     ),
     fault(
         "notify_timeout",
-        codes("507048") + r"|\bEI0002\b|Notify wait timeout|notify.{0,12}time\s?out",
+        r"\bEI0002\b|Notify wait timeout",
+        codes="507048",
         cause=Both(
             "a rank died, or ranks have different numbers of steps, and the others waited (1800 s)",
             "有 rank 已退出，或各 rank 的步数不一致，其余 rank 等待超时（1800 秒）",
@@ -60,7 +61,8 @@ RANKS: tuple[Fault, ...] = (
     ),
     fault(
         "heartbeat",
-        codes("507010", "107020", "507901") + "|lost heartbeat",
+        r"lost heartbeat",
+        codes="507010|107020|507901",
         cause=Both("the connection to the card broke off", "与该卡的连接中断"),
         cure=Both(
             "See `npu-smi info` and `dmesg`; reset the card or reboot, and run `burnish doctor --smoke`.",

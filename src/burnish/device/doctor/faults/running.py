@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from burnish.device.doctor.faults.fault import Fault, codes, fault
+from burnish.device.doctor.faults.fault import Fault, fault
 from burnish.device.doctor.findings import Both
 
 _BLOCKING = Both(
@@ -14,7 +14,8 @@ _BLOCKING = Both(
 RUNNING: tuple[Fault, ...] = (
     fault(
         "out_of_memory",
-        r"(NPU|CUDA|HBM) out of memory|DefaultCPUAllocator: can't allocate memory|" + codes("207018"),
+        r"(NPU|CUDA|HBM) out of memory|DefaultCPUAllocator: can't allocate memory",
+        codes="207018",
         cause=Both("the device's memory is full", "设备显存已满"),
         cure=Both(
             "Lower --max_tokens_per_micro_batch (the update stays the same) or --max_length, or train an adapter with "
@@ -25,7 +26,8 @@ RUNNING: tuple[Fault, ...] = (
     ),
     fault(
         "no_kernel",
-        codes("561103") + r"|Cannot find bin of op|not in libopapi\.so|OpKernel.*not found",
+        r"Cannot find bin of op|not in libopapi\.so|OpKernel not found",
+        codes="561103",
         cause=Both(
             "the operator package (ops, kernels) for this chip is missing, or the operator does not take this dtype",
             "缺少该芯片的算子包（ops/kernels），或该算子不支持此数据类型",
@@ -51,7 +53,8 @@ RUNNING: tuple[Fault, ...] = (
     ),
     fault(
         "vector_core",
-        codes("50703[456]") + r"|vector core (exception|timeout)",
+        r"vector core (exception|timeout)",
+        codes="50703[456]",
         cause=Both(
             "a kernel on the vector cores failed: a bad index or shape, a fully masked attention row, or a "
             "fault of the operator",
@@ -61,7 +64,8 @@ RUNNING: tuple[Fault, ...] = (
     ),
     fault(
         "ai_core",
-        codes("50701[4-8]") + r"|ai\s?(core|cpu) (exception|timeout|trap)|aicore error",
+        r"ai\s?(core|cpu) (exception|timeout|trap)|aicore error",
+        codes="50701[4-8]",
         cause=Both(
             "a kernel failed on the AI Core or AI CPU: a bad index or shape, or a fault of the operator",
             "AI Core 或 AI CPU 上的算子执行异常：索引或形状有误，或算子本身的缺陷",
@@ -70,7 +74,8 @@ RUNNING: tuple[Fault, ...] = (
     ),
     fault(
         "runtime_507",
-        codes(r"507\d{3}"),
+        "",
+        codes=r"507\d{3}",
         cause=Both(
             "an error inside CANN's runtime; a card's own fault or the consequence of an earlier one",
             "CANN 运行时内部错误；可能是该卡自身故障，也可能由更早的错误引起",
