@@ -78,6 +78,18 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(tmp_path: Path) -> None:
     assert _without_times(read_metrics(tmp_path / "one")) == _without_times(read_metrics(tmp_path / "two"))
 
 
+def test_deterministic_kernels_give_the_same_run_on_the_cpu(tmp_path: Path) -> None:
+    data = write_pairs(tmp_path / "pairs.jsonl")
+    run_burnish(*job(data, tmp_path / "one", "--max_steps", 3))
+    try:
+        run_burnish(*job(data, tmp_path / "two", "--max_steps", 3, "--deterministic"))
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    one, two = model_tensors(tmp_path / "one"), model_tensors(tmp_path / "two")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
 def test_another_seed_gives_another_run(tmp_path: Path) -> None:
     data = write_pairs(tmp_path / "pairs.jsonl")
     for seed in (1, 2):

@@ -19,7 +19,7 @@ from burnish.device.launch import build_accelerator
 from burnish.device.memory import total_memory_bytes
 from burnish.device.pick import Device, pick_device
 from burnish.device.precision import Precision, choose_precision
-from burnish.device.rng import forked_rng, seed_everything
+from burnish.device.rng import forked_rng, seed_everything, use_deterministic_kernels
 from burnish.engine.method import Method
 from burnish.engine.passes import Cut
 from burnish.engine.trackers import check_trackers, tracker_options
@@ -157,6 +157,8 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     rejected = None if run_path is None else run_path / "rejected_rows.jsonl"
     train, evaluation = prepare_data(config, inputs, tokenizer, kind, rejected)
     device = pick_device(config.device, num_threads=config.num_threads)
+    if config.deterministic:
+        use_deterministic_kernels()
     precision = choose_precision(config.precision, device)
     notice(f"device: {device.reason}; precision: {precision.name} ({precision.reason})")
     accelerator = build_accelerator(device, precision, **tracker_options(config.report_to, run_path or Path()))
