@@ -20,6 +20,7 @@ from burnish.device.doctor.variables import check_variables
         ({"INF_NAN_MODE_ENABLE": "0"}, "variables.saturation"),
         ({"LOCAL_RANK": "3", "RANK": "3"}, "variables.left_rank"),
         ({"CPU_AFFINITY_CONF": "1"}, "variables.ok"),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, "variables.ok"),  # the right one is set beside it
     ],
 )
 def test_each_rule_speaks_up_only_for_its_case(ascend, variables: dict[str, str], key: str):
