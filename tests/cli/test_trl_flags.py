@@ -84,7 +84,7 @@ def test_trls_own_default_is_accepted(name: str):
     default = TRL[name]["default"]
     if default is None or default == "":
         return  # cannot be typed
-    parse(f"--{name}", *written(default))
+    assert parse(f"--{name}", *written(default)).config is not None
 
 
 @pytest.mark.parametrize("name", names_of(NotNeeded))

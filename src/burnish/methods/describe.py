@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -85,3 +87,9 @@ def changed_settings(args: Any) -> dict[str, Any]:
 def last_metrics(history: Sequence[dict[str, float]]) -> dict[str, float]:
     """The last value of every metric in a run's records."""
     return {name: value for record in history for name, value in record.items() if name != "step"}
+
+
+def default_output_dir(method: str, model: str | None) -> str:
+    """runs/<method>-<model>-<date>."""
+    name = Path(model).name if model else "model"
+    return f"runs/{method}-{name}-{datetime.now():%Y%m%d-%H%M%S}"

@@ -6,7 +6,6 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -38,7 +37,7 @@ from burnish.engine.run_dir import RunDir
 from burnish.engine.snapshot import capture, restore, trainable_tensors
 from burnish.engine.trackers import start_trackers
 from burnish.errors import BurnishError, ConfigError
-from burnish.methods.describe import changed_settings, describe_run, last_metrics
+from burnish.methods.describe import changed_settings, default_output_dir, describe_run, last_metrics
 from burnish.methods.dpo import DPOConfig
 from burnish.methods.fingerprints import update_settings
 from burnish.methods.preference import PreferenceMethod
@@ -395,9 +394,3 @@ class DPOTrainer(Trainer):
 
     def build_method(self) -> Method:
         return PreferenceMethod(self.args)
-
-
-def default_output_dir(method: str, model: str | None) -> str:
-    """runs/<method>-<model>-<date>."""
-    name = Path(model).name if model else "model"
-    return f"runs/{method}-{name}-{datetime.now():%Y%m%d-%H%M%S}"
