@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from burnish.methods.dpo import DPOConfig as DPOConfig
-    from burnish.methods.trainer import DPOTrainer as DPOTrainer
+    from burnish.methods.preference import DPOTrainer as DPOTrainer
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "DPOConfig": "burnish.methods.dpo",
-    "DPOTrainer": "burnish.methods.trainer",
+    "DPOTrainer": "burnish.methods.preference",
 }
 
 __all__ = ["DPOConfig", "DPOTrainer", "__version__"]

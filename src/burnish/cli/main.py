@@ -25,10 +25,13 @@ USAGE = """burnish: post-trains language models on Ascend NPUs, CUDA GPUs and CP
 settings or data, 3 damaged files, 4 numerics, 75 preempted and resumable."""
 
 
-def _dpo(argv: list[str]) -> int:
-    from burnish.cli.dpo import run
+def _training(name: str) -> Callable[[list[str]], int]:
+    def command(argv: list[str]) -> int:
+        from burnish.cli.train import run
 
-    return run(argv)
+        return run(name, argv)
+
+    return command
 
 
 def _explain(argv: list[str]) -> int:
@@ -56,7 +59,7 @@ def _checkpoints(argv: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "dpo": _dpo,
+    "dpo": _training("dpo"),
     "explain": _explain,
     "merge": _merge,
     "checkpoints": _checkpoints,

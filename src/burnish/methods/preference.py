@@ -1,14 +1,17 @@
-"""The glue of paired preferences: scores of a micro-batch in, its share of the loss and its metrics out."""
+"""The glue of paired preferences: scores of a micro-batch in, its share of the loss and metrics out; the trainer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from burnish.batching.layout import MicroBatch
 from burnish.data.groups import PromptGroup
-from burnish.engine.method import MicroBatchLoss
+from burnish.data.kinds import GroupKind
+from burnish.engine.method import Method, MicroBatchLoss
 from burnish.engine.metrics import SumAndCount
-from burnish.methods.dpo import DPOSettings
+from burnish.methods.dpo import DPOConfig, DPOSettings
+from burnish.methods.trainer import Trainer
 from burnish.objectives.combine import Combination
 from burnish.objectives.metrics import preference_metrics
 from burnish.objectives.scores import PairScores
@@ -68,3 +71,13 @@ def token_metrics(scores: CompletionScores, batch: MicroBatch) -> dict[str, SumA
         "entropy": (scores.entropies.sum(), batch.num_counted.sum()),
         "mean_token_accuracy": ((scores.correct * is_chosen).sum(), is_chosen.sum()),
     }
+
+
+class DPOTrainer(Trainer):
+    """`DPOTrainer(model, ref_model, args, train_dataset, eval_dataset, processing_class, peft_config, callbacks)`."""
+
+    config_type = DPOConfig
+    kind: ClassVar[GroupKind] = "preference"
+
+    def build_method(self) -> Method:
+        return PreferenceMethod(self.args)

@@ -11,36 +11,18 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import nn
 
-from burnish.console import disable_bars, notice
+from burnish.console import disable_bars
 from burnish.data.prepare import GroupKind
-from burnish.engine.best import build_best_metric
-from burnish.engine.cadence import build_cadence
-from burnish.engine.callbacks import Callbacks
-from burnish.engine.checkpoint import (
-    CheckpointState,
-    check_fingerprints,
-    load_checkpoint,
-    pick_checkpoint,
-    save_checkpoint,
-    step_path,
-)
 from burnish.engine.commit import replace_file
-from burnish.engine.evaluation import Evaluation
-from burnish.engine.invariants import StartInvariants, has_active_dropout
-from burnish.engine.loop import Cadences, TrainingLoop, resume_position, total_steps
+from burnish.engine.loop import TrainingLoop
 from burnish.engine.method import Method
-from burnish.engine.optimizer import build_optimizer, build_schedule
-from burnish.engine.passes import Cut, Passes
 from burnish.engine.plan import RunPlan
-from burnish.engine.recorder import Recorder
 from burnish.engine.run_dir import RunDir
-from burnish.engine.snapshot import capture, restore, trainable_tensors
 from burnish.engine.trackers import start_trackers
 from burnish.errors import BurnishError, ConfigError
+from burnish.methods.checkpointing import RunCheckpoints
 from burnish.methods.describe import changed_settings, default_output_dir, describe_run, last_metrics
-from burnish.methods.dpo import DPOConfig
-from burnish.methods.fingerprints import update_settings
-from burnish.methods.preference import PreferenceMethod
+from burnish.methods.loop_building import build_loop, resolve_settings
 from burnish.methods.session import Inputs, Session, build_session
 from burnish.models.adapters import has_adapter
 from burnish.models.card import model_card
@@ -118,18 +100,32 @@ class Trainer(ABC):
         if self._session is None:
             self.open_run_dir(self.args.resume_from_checkpoint)
             self._session = build_session(self.args, self.inputs, self.method, self.kind, self._run_path)
-            self._resolve_settings(self._session)
+            resolve_settings(self.args, self._session)
         return self._session
 
     @property
     def loop(self) -> TrainingLoop:
         if self._loop is None:
-            self._loop = self._build_loop()
+            self._loop = build_loop(
+                self.args,
+                self.session,
+                self.method,
+                user_callbacks=self.user_callbacks,
+                run_dir=self.run_dir,
+                save=self._save_checkpoint,
+            )
         return self._loop
 
     @property
     def _run_path(self) -> Path | None:
         return None if self.run_dir is None else self.run_dir.path
+
+    @property
+    def _checkpoints(self) -> RunCheckpoints:
+        return RunCheckpoints(self.args, self.session, self.method, self.loop, self._claimed())
+
+    def _save_checkpoint(self) -> None:
+        self._checkpoints.save()
 
     def open_run_dir(self, resume: str | bool | None) -> None:
         """Claim the output folder, before anything is loaded."""
@@ -156,7 +152,7 @@ class Trainer(ABC):
         resume = resume_from_checkpoint or self.args.resume_from_checkpoint
         self.args.resume_from_checkpoint = "auto" if resume is True else resume
         loop, run_dir = self.loop, self._claimed()
-        self._resume_or_start(loop, run_dir)
+        self._checkpoints.resume_or_start()
         self._has_begun = True
         report = json.dumps(self._data_report(), indent=1, ensure_ascii=False) + "\n"
         replace_file(run_dir.data_report, report.encode())
@@ -168,7 +164,7 @@ class Trainer(ABC):
             summary = loop.run()
             if self.args.save_strategy != "no":
                 loop.save_now()
-            self._load_best(loop, run_dir)
+            self._checkpoints.load_best()
         except BaseException as error:
             code = error.exit_code if isinstance(error, BurnishError) else 1
             run_dir.write_state("failed", loop.counters.step, code)
@@ -260,137 +256,3 @@ class Trainer(ABC):
         groups = self.session.train.groups
         facts = {"dataset": self.args.dataset_name, "groups": len(groups), "tokens": int(groups.num_tokens.sum())}
         return facts | {"report": self.session.train.report.one_line()}
-
-    def _resolve_settings(self, session: Session) -> None:
-        """Put what was chosen into the settings, so that run.yaml says it and a resumed run chooses alike."""
-        args = self.args
-        args.max_tokens_per_micro_batch = session.cut.max_tokens
-        args.global_batch_size = session.sampler.batch_size
-        if args.eval_strategy is None:
-            args.eval_strategy = "no" if session.evaluation is None else "steps"
-        if args.metric_for_best_model is None and args.load_best_model_at_end:
-            args.metric_for_best_model = "loss"
-        best = build_best_metric(args.metric_for_best_model, args.greater_is_better, keeps_checkpoint=False)
-        args.greater_is_better = best.greater_is_better
-        if args.eval_strategy != "no" and session.evaluation is None:
-            raise ConfigError(
-                f"--eval_strategy {args.eval_strategy}: there are no evaluation rows. Give --eval_dataset_name."
-            )
-        if args.eval_strategy == "no" and (args.load_best_model_at_end or args.save_strategy == "best"):
-            raise ConfigError("--load_best_model_at_end and --save_strategy best need evaluation rows and steps.")
-
-    def _build_loop(self) -> TrainingLoop:
-        session, args = self.session, self.args
-        steps = total_steps(args, session.sampler)
-        optimizer = session.accelerator.prepare_optimizer(build_optimizer(session.model, args))
-        schedule = build_schedule(optimizer.optimizer, args, steps)
-        objects = {
-            "model": session.model,
-            "processing_class": session.tokenizer,
-            "optimizer": optimizer,
-            "lr_scheduler": schedule,
-        }
-        callbacks = Callbacks(self.user_callbacks, args=args, objects=objects)
-        callbacks.call("on_init_end")
-        per_epoch = {"total_steps": steps, "steps_per_epoch": session.sampler.steps_per_epoch}
-        return TrainingLoop(
-            settings=args,
-            passes=Passes(
-                method=self.method,
-                scorer=session.scorer,
-                reference=session.reference,
-                accelerator=session.accelerator,
-                device=session.device.torch_device,
-                cut=session.cut,
-            ),
-            optimizer=optimizer,
-            schedule=schedule,
-            sampler=session.sampler,
-            groups=session.train.groups,
-            total_steps=steps,
-            cadences=Cadences(
-                log=build_cadence(args.logging_strategy, args.logging_steps, **per_epoch),
-                evaluate=build_cadence(args.eval_strategy, args.eval_steps, **per_epoch),
-                save=build_cadence(args.save_strategy, args.save_steps, **per_epoch),
-            ),
-            evaluation=self._build_evaluation(session),
-            callbacks=callbacks,
-            recorder=Recorder(run_dir=self.run_dir, callbacks=callbacks, accelerator=session.accelerator),
-            best=build_best_metric(
-                args.metric_for_best_model,
-                args.greater_is_better,
-                keeps_checkpoint=args.load_best_model_at_end or args.save_strategy == "best",
-            ),
-            save=self._save_checkpoint,
-        )
-
-    def _build_evaluation(self, session: Session) -> Evaluation | None:
-        if session.evaluation is None:
-            return None
-        return Evaluation(session.evaluation.groups, batch_size=self.args.per_device_eval_batch_size)
-
-    def _fingerprints(self) -> dict[str, str]:
-        session = self.session
-        scoring = {"shared_prompts": session.scoring.shared, "head": session.scoring.head_path.value}
-        resolved = {
-            "global_batch_size": session.sampler.batch_size,
-            "total_steps": self.loop.total_steps,
-            "precision": session.precision.name,
-        }
-        return {
-            **session.fingerprints,
-            "data": session.train.groups.fingerprint,
-            **update_settings(self.args, **resolved, **scoring),
-        }
-
-    def _save_checkpoint(self) -> None:
-        run_dir, loop = self._claimed(), self.loop
-        state = capture(loop, self.model, self.session.device)
-        state.fingerprints = self._fingerprints()
-        state.settings = asdict(self.args)
-        keep, best = self.args.save_total_limit, loop.best.step if loop.best.keeps_checkpoint else None
-        if keep is not None and best not in (None, loop.counters.step):
-            keep = max(1, keep - 1)  # the best is one of those that are kept
-        save_checkpoint(run_dir, state, keep=keep, protect=set() if best is None else {best})
-        run_dir.write_state("running", loop.counters.step)
-
-    def _resume_or_start(self, loop: TrainingLoop, run_dir: RunDir) -> None:
-        """Restore the checkpoint that was asked for, or begin afresh with the check at step 0."""
-        asked = self.args.resume_from_checkpoint
-        state = None if asked is None else pick_checkpoint(run_dir, asked)
-        if state is None:
-            run_dir.cut_metrics(0)
-            reference = loop.passes.reference
-            if reference is not None and reference.starts_as_policy and not has_active_dropout(self.model):
-                loop.passes.at_start = StartInvariants(self.method)
-            return
-        check_fingerprints(state.fingerprints, self._fingerprints(), self.args.allow_changed)
-        self._restore_cut(loop, state)
-        restore(loop, self.model, self.session.device, state)
-        run_dir.cut_metrics(state.step, offset=state.metrics_bytes)
-        notice(resume_position(loop))
-
-    def _restore_cut(self, loop: TrainingLoop, state: CheckpointState) -> None:
-        """Cut steps as the checkpoint's run did: sums in another order would not be bit-equal."""
-        loop.passes.cut = Cut(**state.counters["cut"])
-        self.args.max_tokens_per_micro_batch = loop.passes.cut.max_tokens
-
-    def _load_best(self, loop: TrainingLoop, run_dir: RunDir) -> None:
-        """Put the best checkpoint's weights into the model."""
-        if not self.args.load_best_model_at_end or loop.best.step is None:
-            return
-        from burnish.engine.tensor_files import copy_tensors
-
-        state = load_checkpoint(step_path(run_dir, loop.best.step), wanted=lambda group: group == "model")
-        copy_tensors(state.tensors["model"], trainable_tensors(self.model), what="model")
-        notice(f"loaded the best model: step {loop.best.step}, {loop.best.name} {loop.best.value:.6g}")
-
-
-class DPOTrainer(Trainer):
-    """`DPOTrainer(model, ref_model, args, train_dataset, eval_dataset, processing_class, peft_config, callbacks)`."""
-
-    config_type = DPOConfig
-    kind: ClassVar[GroupKind] = "preference"
-
-    def build_method(self) -> Method:
-        return PreferenceMethod(self.args)

@@ -1,4 +1,4 @@
-"""`burnish dpo`: settings in, a trained model out, and what the user sees on the way."""
+"""`burnish dpo` and its like: settings in, a trained model out, and what the user sees on the way."""
 
 from __future__ import annotations
 
@@ -6,32 +6,41 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from burnish.cli.arguments import parse_arguments
+import burnish
+from burnish.cli.arguments import Parsed, parse_arguments
 from burnish.cli.help import print_help
 from burnish.cli.samples import format_samples
 from burnish.console import notice
 from burnish.errors import EXIT_DONE
-from burnish.methods.dpo import DPOConfig
 
 if TYPE_CHECKING:
-    from burnish.methods.trainer import DPOTrainer
+    from burnish.methods.trainer import Trainer
+
+TRAINING = {"dpo": "DPO"}
+"""Commands that train, and what the public names of their settings and trainer begin with."""
 
 
-def run(argv: list[str]) -> int:
-    """Run the command with the words after `dpo`; the exit code."""
+def config_type_of(name: str) -> type[Any]:
+    """The settings of a command of TRAINING, without importing anything heavy."""
+    return getattr(burnish, f"{TRAINING[name]}Config")
+
+
+def run(name: str, argv: list[str]) -> int:
+    """Run the command with the words after its name; the exit code."""
+    config_type = config_type_of(name)
     if "-h" in argv or "--help" in argv or "--help-all" in argv or "--help_all" in argv:
-        print_help("dpo", DPOConfig, everything="-h" not in argv and "--help" not in argv)
+        print_help(name, config_type, everything="-h" not in argv and "--help" not in argv)
         return EXIT_DONE
-    parsed = parse_arguments(argv, DPOConfig)
-    is_demo = not parsed.given & {"model_name_or_path", "dataset_name"}
+    parsed: Parsed[Any] = parse_arguments(argv, config_type)
+    is_demo = name == "dpo" and not parsed.given & {"model_name_or_path", "dataset_name"}
     if is_demo:
-        parsed = parse_arguments([*_demo_arguments(), *argv], DPOConfig)
+        parsed = parse_arguments([*_demo_arguments(), *argv], config_type)
     os.environ.update(parsed.environment)
     for note in parsed.notes:
         notice(note)
     if is_demo:
         notice("no model and no data set given: training the embedded model on the embedded preferences")
-    return _train(parsed.config, is_demo=is_demo)
+    return _train(name, parsed.config, is_demo=is_demo)
 
 
 def _demo_arguments() -> list[str]:
@@ -45,10 +54,8 @@ def _demo_arguments() -> list[str]:
     ]
 
 
-def _train(config: DPOConfig, *, is_demo: bool) -> int:
-    from burnish.methods.trainer import DPOTrainer
-
-    trainer = DPOTrainer(args=config)
+def _train(name: str, config: Any, *, is_demo: bool) -> int:
+    trainer: Trainer = getattr(burnish, f"{TRAINING[name]}Trainer")(args=config)
     try:
         if config.dry_run:
             print("\n".join(trainer.plan().lines()))
@@ -73,7 +80,7 @@ def _train(config: DPOConfig, *, is_demo: bool) -> int:
 class _ManyReplies:
     """The demo's measure: manners and correctness of all held-out replies, before and after."""
 
-    def __init__(self, trainer: DPOTrainer) -> None:
+    def __init__(self, trainer: Trainer) -> None:
         from burnish.demo.showcase import load_held_out
 
         self.trainer = trainer

@@ -1,0 +1,118 @@
+"""From a session to its loop, with optimizer, schedule, cadences and callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from burnish.engine.best import build_best_metric
+from burnish.engine.cadence import build_cadence
+from burnish.engine.callbacks import Callbacks
+from burnish.engine.evaluation import Evaluation
+from burnish.engine.loop import Cadences, TrainingLoop, total_steps
+from burnish.engine.method import Method
+from burnish.engine.optimizer import build_optimizer, build_schedule
+from burnish.engine.passes import Passes
+from burnish.engine.recorder import Recorder
+from burnish.engine.run_dir import RunDir
+from burnish.errors import ConfigError
+from burnish.methods.session import Session
+
+
+def resolve_settings(args: Any, session: Session) -> None:
+    """Put what was chosen into the settings, so that run.yaml says it and a resumed run chooses alike.
+
+    Raises:
+        ConfigError: evaluations are asked for, and there is nothing to evaluate on.
+    """
+    args.max_tokens_per_micro_batch = session.cut.max_tokens
+    args.global_batch_size = session.sampler.batch_size
+    if args.eval_strategy is None:
+        args.eval_strategy = "no" if session.evaluation is None else "steps"
+    if args.metric_for_best_model is None and args.load_best_model_at_end:
+        args.metric_for_best_model = "loss"
+    best = build_best_metric(args.metric_for_best_model, args.greater_is_better, keeps_checkpoint=False)
+    args.greater_is_better = best.greater_is_better
+    if args.eval_strategy != "no" and session.evaluation is None:
+        raise ConfigError(
+            f"--eval_strategy {args.eval_strategy}: there are no evaluation rows. Give --eval_dataset_name."
+        )
+    if args.eval_strategy == "no" and (args.load_best_model_at_end or args.save_strategy == "best"):
+        raise ConfigError("--load_best_model_at_end and --save_strategy best need evaluation rows and steps.")
+
+
+def build_loop(
+    args: Any,
+    session: Session,
+    method: Method,
+    *,
+    user_callbacks: Sequence[Any],
+    run_dir: RunDir | None,
+    save: Callable[[], None],
+) -> TrainingLoop:
+    """Build the loop that stands before its first step.
+
+    Args:
+        args: resolved settings.
+        session: the run's parts.
+        method: gives losses.
+        user_callbacks: transformers' callbacks.
+        run_dir: where records go; None prints them only.
+        save: writes a checkpoint of this loop.
+    """
+    steps = total_steps(args, session.sampler)
+    optimizer = session.accelerator.prepare_optimizer(build_optimizer(session.model, args))
+    schedule = build_schedule(optimizer.optimizer, args, steps)
+    callbacks = _build_callbacks(args, session, user_callbacks, optimizer=optimizer, lr_scheduler=schedule)
+    return TrainingLoop(
+        settings=args,
+        passes=_build_passes(session, method),
+        optimizer=optimizer,
+        schedule=schedule,
+        sampler=session.sampler,
+        groups=session.train.groups,
+        total_steps=steps,
+        cadences=_build_cadences(args, steps, session.sampler.steps_per_epoch),
+        evaluation=_build_evaluation(args, session),
+        callbacks=callbacks,
+        recorder=Recorder(run_dir=run_dir, callbacks=callbacks, accelerator=session.accelerator),
+        best=build_best_metric(
+            args.metric_for_best_model,
+            args.greater_is_better,
+            keeps_checkpoint=args.load_best_model_at_end or args.save_strategy == "best",
+        ),
+        save=save,
+    )
+
+
+def _build_callbacks(args: Any, session: Session, user_callbacks: Sequence[Any], **parts: Any) -> Callbacks:
+    objects = {"model": session.model, "processing_class": session.tokenizer, **parts}
+    callbacks = Callbacks(user_callbacks, args=args, objects=objects)
+    callbacks.call("on_init_end")
+    return callbacks
+
+
+def _build_passes(session: Session, method: Method) -> Passes:
+    return Passes(
+        method=method,
+        scorer=session.scorer,
+        reference=session.reference,
+        accelerator=session.accelerator,
+        device=session.device.torch_device,
+        cut=session.cut,
+    )
+
+
+def _build_cadences(args: Any, steps: int, steps_per_epoch: int) -> Cadences:
+    per_epoch = {"total_steps": steps, "steps_per_epoch": steps_per_epoch}
+    return Cadences(
+        log=build_cadence(args.logging_strategy, args.logging_steps, **per_epoch),
+        evaluate=build_cadence(args.eval_strategy, args.eval_steps, **per_epoch),
+        save=build_cadence(args.save_strategy, args.save_steps, **per_epoch),
+    )
+
+
+def _build_evaluation(args: Any, session: Session) -> Evaluation | None:
+    if session.evaluation is None:
+        return None
+    return Evaluation(session.evaluation.groups, batch_size=args.per_device_eval_batch_size)
