@@ -20,8 +20,19 @@ from burnish.ranges import Range
 RANGES = {**DATA, **TRAINING, **METHOD, **ADAPTER}
 
 
+USED_BY = {
+    "dpop_lambda": "dpop", "cpo_alpha": "cpo", "simpo_gamma": "simpo", "alphapo_alpha": "alphapo",
+    "discopop_tau": "discopop",
+}  # fmt: skip
+"""Settings that an objective must be chosen for."""
+
+
 def build(**settings: Any) -> DPOConfig:
-    return DPOConfig(**settings)
+    users = [objective for name, objective in USED_BY.items() if name in settings]
+    extra = {"loss_type": users, "beta": 1.0} if users else {}
+    if "f_alpha_divergence_coef" in settings:
+        extra["f_divergence_type"] = "alpha_divergence"
+    return DPOConfig(**(extra | settings))
 
 
 def test_every_number_has_a_range():
@@ -82,7 +93,7 @@ def test_steps_are_whole_or_a_share(name: str):
         ({"eval_strategy": "sometimes"}, "must be one of no, steps, epoch, none"),
         ({"num_samples": 1.5}, "must be a whole number"),
         ({"loss_type": []}, "at least one objective"),
-        ({"loss_type": ["ipo", "ipo"]}, "each once"),
+        ({"loss_type": ["ipo", "ipo"]}, "an objective twice"),
         ({"loss_type": ["sigmoid"], "loss_weights": [math.nan]}, "must be finite"),
         ({"lora_target_modules": []}, "names nothing"),
         ({"dataset_train_split": ""}, "must be the name of a split"),

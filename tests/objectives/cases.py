@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from burnish.objectives.divergences import choose_divergence
+from burnish.objectives.facts import F_DIVERGENCE
 from burnish.objectives.scores import PairScores
-from burnish.objectives.table import F_DIVERGENCE, PAIRED, keyword_arguments
+from burnish.objectives.table import PAIRED, keyword_arguments
 from objectives.oracles import Pair
 
 SETTINGS: dict[str, Any] = {

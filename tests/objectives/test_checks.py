@@ -6,7 +6,8 @@ import pytest
 
 from burnish.errors import ConfigError
 from burnish.objectives.checks import check_columns, check_settings
-from burnish.objectives.table import PAIRED, find_objective
+from burnish.objectives.facts import FACTS
+from burnish.objectives.table import PAIRED, find_objective, used_settings
 
 
 @pytest.mark.parametrize(
@@ -101,3 +102,11 @@ def test_label_smoothing_is_used_by_the_objectives_that_say_so():
 def test_state_of_the_run_is_no_setting():
     assert find_objective("bco_pair").settings == ("beta",)
     assert find_objective("bco_pair").uses_reward_baseline
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_the_stated_settings_are_those_that_the_functions_take(name):
+    objective = PAIRED[name]
+    functions = [function for function in (objective.function, objective.likelihood) if function is not None]
+    assert set(FACTS[name].settings) == set(used_settings(*functions))
+    assert set(FACTS) == set(PAIRED)

@@ -9,6 +9,7 @@ from torch import Tensor
 from builders import CONFIGS, build_groups, build_model, gradients, relative_difference
 from burnish.batching.layout import lay_out
 from burnish.data.groups import PromptGroup
+from burnish.scoring.head import HeadExtras
 from burnish.scoring.scorer import HeadPath, Scorer
 
 # sdpa has no soft cap of attention scores, and says so.
@@ -63,7 +64,7 @@ def test_a_completion_does_not_see_its_sibling() -> None:
 
 def test_mean_logits_entropy_and_accuracy_equal_those_of_all_logits() -> None:
     for name in ("qwen2", "gemma2", "granite"):
-        scorer = Scorer(build_model(name), token_metrics=True)
+        scorer = Scorer(build_model(name), extras=HeadExtras(token_metrics=True))
         batch = lay_out(build_groups(5), shared=True, pad_id=0)
         scores = scorer(batch)
         scorer.head_path = HeadPath.WHOLE

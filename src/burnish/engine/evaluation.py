@@ -29,10 +29,9 @@ class Evaluation:
         """Give the record with `eval_` before each metric; its loss has the evaluation set's own denominators."""
         started = time.perf_counter()
         sums = MetricSums()
-        plan = passes.cut.plan(range(len(self.groups)), self.groups)
         denominators = passes.method.denominators(self.groups)
         with progress("evaluating", total=len(self.groups), unit="groups") as advance:
-            passes.evaluate(plan, self.groups.__getitem__, denominators, sums, advance)
+            passes.evaluate(self.groups, denominators, sums, advance)
         means = sums.take_means(passes.accelerator)
         seconds = time.perf_counter() - started
         return {

@@ -101,6 +101,7 @@ class TrainingLoop:
         """Evaluate now, write the record, and see whether it is the best so far."""
         if self.evaluation is None:
             return {}
+        self.passes.method.set_progress(self.counters.step / self.total_steps)
         record = self.evaluation.run(self.passes)
         record["epoch"] = self.epoch
         self.recorder.write(record, kind="eval", step=self.counters.step)
@@ -139,11 +140,10 @@ class TrainingLoop:
     def _update(self, step: int) -> None:
         """One optimizer step: gradients of all micro-batches, clip, step."""
         indices = [int(index) for index in self.sampler.groups_of(step)]
-        groups = dict(zip(indices, (self.groups[index] for index in indices), strict=True))
-        members = list(groups.values())
-        plan = self.passes.cut.plan(indices, members)
-        denominators = self.passes.method.denominators(members)
-        self.passes.train(plan, groups.__getitem__, denominators, self.sums)
+        members = [self.groups[index] for index in indices]
+        method = self.passes.method
+        method.set_progress(step / self.total_steps)
+        self.passes.train(indices, members, method.denominators(members), self.sums)
         self._count(members)
         self.counters.learning_rate = float(self.schedule.get_last_lr()[0])
         self.callbacks.call("on_pre_optimizer_step")

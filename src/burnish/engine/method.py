@@ -1,10 +1,11 @@
-"""What the engine asks of a method: its loss, and what the loss is divided by."""
+"""What the engine asks of a method: its loss, what the loss is divided by, and what a whole step must know first."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 from torch import Tensor
 
@@ -21,26 +22,98 @@ class MicroBatchLoss:
     loss: Tensor
     """Scalar; the shares of a step's micro-batches add up to its loss."""
     metrics: dict[str, SumAndCount]
+    statistics: Tensor | None = None
+    """What the method's running state takes in: summed over the step's micro-batches and ranks, then handed to
+    `advance`. No gradient; one shape for all micro-batches. In evaluation it is dropped."""
 
 
-class Method(Protocol):
-    """A training method: objective and metrics, as functions of scores."""
+@dataclass(frozen=True, slots=True, eq=False)
+class StepPart:
+    """What a micro-batch's loss is told of its whole step."""
+
+    value: Any
+    """What `couple` gave."""
+    rows: Tensor
+    """(groups,) int64, on the device: where the micro-batch's groups stand among those of the step."""
+
+
+class Method(ABC):
+    """A training method: objective and metrics, as functions of scores.
+
+    A method whose loss of one group depends on the others of the step (AOT, KTO's z, β-DPO) says in `coupled_groups`
+    whose scores it needs first. The engine scores those without gradient, puts `coupling_row` of each into a table,
+    over all ranks and in the step's order, calls `couple` once, and hands the answer to `loss` with every micro-batch.
+    In evaluation all held-out groups are one step.
+    """
 
     name: str
-    needs_reference: bool
-    has_closed_start: bool
+    needs_reference: bool = True
+    needs_log_sum_squares: bool = False
+    """Whether the policy's scores must hold log Σ p² of each counted token."""
+    has_closed_start: bool = False
     """Whether the loss depends on differences from the reference alone, so that its value at the start is known."""
 
+    @abstractmethod
     def denominators(self, groups: Sequence[PromptGroup]) -> dict[str, float]:
         """Count what each term of the loss is divided by, over all groups of a step (or of an evaluation)."""
-        ...
 
+    @abstractmethod
     def loss(
         self,
         scores: CompletionScores,
         reference: CompletionScores | None,
         batch: MicroBatch,
         denominators: Mapping[str, float],
+        step: StepPart | None = None,
     ) -> MicroBatchLoss:
-        """Compute a micro-batch's share of the loss, divided by the step's counts."""
-        ...
+        """Compute a micro-batch's share of the loss, divided by the step's counts.
+
+        Args:
+            scores: of the policy.
+            reference: None where the method needs none.
+            batch: the micro-batch.
+            denominators: counts of the whole step.
+            step: what `couple` gave; None where `coupled_groups` names none.
+        """
+
+    def coupled_groups(self, groups: Sequence[PromptGroup]) -> Sequence[PromptGroup]:
+        """Name the groups whose scores the loss of a step needs before its first backward pass; none for most.
+
+        Args:
+            groups: of the whole step, over all ranks, in its order. Giving back this very object asks for their own
+                scores; others (KTO's mismatched completions) are made here.
+        """
+        return ()
+
+    def coupling_row(self, scores: CompletionScores, reference: CompletionScores | None, batch: MicroBatch) -> Tensor:
+        """(groups, columns) what `couple` needs of each group; called without gradient."""
+        raise NotImplementedError
+
+    def couple(self, table: Tensor, denominators: Mapping[str, float]) -> Any:
+        """From the rows of all coupled groups, in their order, to what the losses of the step's micro-batches need."""
+        raise NotImplementedError
+
+    def advance(self, value: Any, statistics: Tensor | None) -> None:
+        """Bring running state up to date after a training step.
+
+        Args:
+            value: what `couple` gave for the step, or None.
+            statistics: sum of the micro-batches' statistics over the step and all ranks, or None.
+        """
+        return
+
+    def set_progress(self, share: float) -> None:
+        """Take note of the share of the run's optimizer steps that are done, in [0, 1], for what follows a schedule."""
+        return
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Running state by name, for the checkpoint; empty for most."""
+        return {}
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `state_tensors` gave."""
+        return
+
+    def describe(self) -> str:
+        """The objective and its settings in one line, for the plan."""
+        return self.name

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from burnish.batching.layout import MicroBatch, lay_out, row_shape
 from burnish.batching.planner import MicroBatchPlan, StepPlan, plan_step
 from burnish.data.groups import PromptGroup
-from burnish.engine.method import Method, MicroBatchLoss
+from burnish.engine.coupling import Coupling, CouplingTable, find_coupling
+from burnish.engine.method import Method, MicroBatchLoss, StepPart
 from burnish.engine.metrics import MetricSums, scalar
 from burnish.models.cached_reference import CachedReference
 from burnish.scoring.scores import CompletionScores
@@ -32,6 +34,15 @@ class StartCheck(Protocol):
         outcome: MicroBatchLoss,
         denominators: Mapping[str, float],
     ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """A micro-batch, and what policy and reference say of it."""
+
+    batch: MicroBatch
+    scores: CompletionScores
+    reference: CompletionScores | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,32 +75,56 @@ class Passes:
     cut: Cut
     at_start: StartCheck | None = None
     """Sees the first training micro-batch of a fresh run, then is forgotten."""
+    forked_rng: Callable[[], AbstractContextManager[None]] = nullcontext
+    """A block in which drawing random numbers does not move the run's generators."""
 
-    def train(self, plan: StepPlan, group_of: GroupOf, denominators: Mapping[str, float], sums: MetricSums) -> None:
-        """Add the gradients of a step's micro-batches; ranks exchange them with the last one."""
+    def train(
+        self,
+        indices: Sequence[int],
+        groups: Sequence[PromptGroup],
+        denominators: Mapping[str, float],
+        sums: MetricSums,
+    ) -> None:
+        """Add the gradients of a step's groups, given with their indices; ranks exchange them at the last micro-batch.
+
+        The method's running state is brought up to date after the last backward pass.
+        """
+        plan, group_of = self.cut.plan(indices, groups), dict(zip(indices, groups, strict=True)).__getitem__
+        coupling = find_coupling(self.method, indices, groups)
+        value, scored = self._couple(coupling, plan, group_of, denominators)
         last = plan.micro_batches[-1]
         num_ranks = self.accelerator.num_processes
+        statistics: Tensor | None = None
         for micro in plan.micro_batches:
             with nullcontext() if micro is last else self.accelerator.no_sync(self.scorer):
-                outcome = self._score(micro, group_of, denominators)
+                scored = scored or self._score(micro, group_of)
+                step = None if coupling is None else coupling.part(value, micro.groups, self.device)
+                outcome = self._outcome(scored, denominators, step)
+                scored = None
                 # Wrappers average gradients over ranks; the loss is already divided by the count over all ranks.
                 self.accelerator.backward(outcome.loss * num_ranks)
             self._add(sums, outcome)
+            statistics = _added(statistics, outcome.statistics)
         self._count_one_loss(sums)
+        self.method.advance(value, None if statistics is None else self._sum_over_ranks(statistics))
 
     @torch.no_grad()
     def evaluate(
         self,
-        plan: StepPlan,
-        group_of: GroupOf,
+        groups: Sequence[PromptGroup],
         denominators: Mapping[str, float],
         sums: MetricSums,
         advance: Callable[[int], None],
     ) -> None:
         """Sum an evaluation's loss and metrics; nothing is differentiated and dropout is off."""
         self.scorer.eval()
+        plan = self.cut.plan(range(len(groups)), groups)
+        coupling = find_coupling(self.method, range(len(groups)), groups)
+        value, scored = self._couple(coupling, plan, groups.__getitem__, denominators)
         for micro in plan.micro_batches:
-            outcome = self._score(micro, group_of, denominators)
+            step = None if coupling is None else coupling.part(value, micro.groups, self.device)
+            outcome = self._outcome(scored or self._score(micro, groups.__getitem__), denominators, step)
+            scored = None
             self._add(sums, outcome)
             advance(len(micro.groups))
         self._count_one_loss(sums)
@@ -101,6 +136,40 @@ class Passes:
         if self.reference is not None:
             self.reference.flush()
 
+    def _couple(
+        self, coupling: Coupling | None, plan: StepPlan, group_of: GroupOf, denominators: Mapping[str, float]
+    ) -> tuple[Any, Scored | None]:
+        """What the step's losses must know first, and the scores of its only micro-batch where that was enough."""
+        if coupling is None:
+            return None, None
+        table = CouplingTable(len(coupling.groups))
+        if coupling.is_own and len(plan.micro_batches) == 1 and self.accelerator.num_processes == 1:
+            only = plan.micro_batches[0]
+            scored = self._score(only, group_of)  # with gradient in training: no second forward
+            self._put(table, coupling.rows(only.groups, self.device), scored)
+            return self.method.couple(table.gather(self._sum_over_ranks), denominators), scored
+        self._score_first(coupling, plan, group_of, table)
+        return self.method.couple(table.gather(self._sum_over_ranks), denominators), None
+
+    @torch.no_grad()
+    def _score_first(self, coupling: Coupling, plan: StepPlan, group_of: GroupOf, table: CouplingTable) -> None:
+        """Score the coupled groups without gradient, under the random numbers that the step's own passes will draw."""
+        with self.forked_rng():
+            if coupling.is_own:
+                for micro in plan.micro_batches:
+                    self._put(table, coupling.rows(micro.groups, self.device), self._score(micro, group_of))
+                return
+            for micro in self.cut.plan(range(len(coupling.groups)), coupling.groups).micro_batches:
+                rows = torch.tensor(micro.groups, dtype=torch.int64, device=self.device)
+                self._put(table, rows, self._score(micro, coupling.groups.__getitem__))
+
+    @torch.no_grad()
+    def _put(self, table: CouplingTable, rows: Tensor, scored: Scored) -> None:
+        table.put(rows, self.method.coupling_row(scored.scores, scored.reference, scored.batch))
+
+    def _sum_over_ranks(self, values: Tensor) -> Tensor:
+        return self.accelerator.reduce(values, reduction="sum")
+
     def _add(self, sums: MetricSums, outcome: MicroBatchLoss) -> None:
         sums.add({"loss": (outcome.loss, scalar(0.0, self.device)), **outcome.metrics})
 
@@ -108,18 +177,26 @@ class Passes:
         """The shares of all micro-batches and ranks make one loss."""
         sums.add({"loss": (scalar(0.0, self.device), scalar(1.0 / self.accelerator.num_processes, self.device))})
 
-    def _score(self, micro: MicroBatchPlan, group_of: GroupOf, denominators: Mapping[str, float]) -> MicroBatchLoss:
+    def _score(self, micro: MicroBatchPlan, group_of: GroupOf) -> Scored:
         groups = [group_of(index) for index in micro.groups]
         batch = self._lay_out(groups)
         with self.accelerator.autocast():
             # Before the policy's forward, so that the reference's activations never meet the policy's graph.
             reference = None if self.reference is None else self.reference.score(batch, groups, self._lay_out)
-        scores = self.scorer(batch)
-        outcome = self.method.loss(scores, reference, batch, denominators)
+        return Scored(batch, self.scorer(batch), reference)
+
+    def _outcome(self, scored: Scored, denominators: Mapping[str, float], step: StepPart | None) -> MicroBatchLoss:
+        outcome = self.method.loss(scored.scores, scored.reference, scored.batch, denominators, step)
         if self.at_start is not None and self.scorer.training:
-            self.at_start(scores, reference, batch, outcome, denominators)
+            self.at_start(scored.scores, scored.reference, scored.batch, outcome, denominators)
             self.at_start = None
         return outcome
 
     def _lay_out(self, groups: Sequence[PromptGroup]) -> MicroBatch:
         return lay_out(groups, shared=self.cut.shared, pad_id=self.cut.pad_id).to(self.device)
+
+
+def _added(total: Tensor | None, more: Tensor | None) -> Tensor | None:
+    if more is None:
+        return total
+    return more.detach() if total is None else total + more.detach()

@@ -22,6 +22,7 @@ from burnish.engine.tensor_files import copy_tensors
 
 DEVICE_RNG = "device"
 REFERENCE_SCORES = "reference-scores"
+METHOD = "method"
 
 
 def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -52,6 +53,7 @@ def capture(loop: TrainingLoop, model: nn.Module, device: Device) -> CheckpointS
             "rng-0": rng,
             "metric-sums": loop.sums.tensors(),
             **_reference_scores(loop),
+            **_method_state(loop),
         },
     )
 
@@ -74,6 +76,7 @@ def restore(loop: TrainingLoop, model: nn.Module, device: Device, state: Checkpo
     loop.callbacks.state.log_history = list(state.counters["log_history"])
     loop.callbacks.state.best_metric, loop.callbacks.state.best_global_step = loop.best.value, loop.best.step
     loop.sums.restore(state.tensors["metric-sums"], device.torch_device)
+    loop.passes.method.load_state_tensors(state.tensors.get(METHOD, {}))
     loop.last_saved_step = loop.counters.step
     if loop.passes.reference is not None and REFERENCE_SCORES in state.tensors:
         scores = state.tensors[REFERENCE_SCORES]
@@ -90,6 +93,12 @@ def _reference_scores(loop: TrainingLoop) -> dict[str, dict[str, Tensor]]:
     arrays = {} if loop.passes.reference is None else loop.passes.reference.store.arrays()
     named = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     return {REFERENCE_SCORES: named} if named else {}
+
+
+def _method_state(loop: TrainingLoop) -> dict[str, dict[str, Tensor]]:
+    """Running state of the objective, where it has any."""
+    tensors = loop.passes.method.state_tensors()
+    return {METHOD: tensors} if tensors else {}
 
 
 def plain_state(schedule: Any) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def describe_run(session: Session, method: Method, config: Any) -> RunPlan:
         precision=f"{session.precision.name} compute over float32 weights ({session.precision.reason})",
         policy=str(config.model_name_or_path or "given model"),
         reference=_describe_reference(session, config),
-        objective=_describe_objective(config),
+        objective=method.describe(),
         data=session.train.report.one_line() + held_out,
         tokens=(
             f"{int(groups.num_tokens.sum()):,} with the prompt once a completion, {int(lengths.sum()):,} computed; "
@@ -70,12 +70,6 @@ def _describe_reference(session: Session, config: Any) -> str:
     if session.reference.live is None:
         return "the policy's start, from the cache"
     return "a frozen copy of the policy's start"
-
-
-def _describe_objective(config: Any) -> str:
-    weights = config.loss_weights or [1.0] * len(config.loss_type)
-    terms = " + ".join(f"{weight:g} x {name}" for name, weight in zip(config.loss_type, weights, strict=True))
-    return f"{terms}; beta {config.beta:g}, label_smoothing {config.label_smoothing:g}"
 
 
 def changed_settings(args: Any) -> dict[str, Any]:

@@ -1,32 +1,59 @@
-"""Direct preference optimisation: the settings, and the glue between scores and objectives.
+"""Direct preference optimisation and its family: the settings.
 
 Paper: Rafailov et al., 2305.18290. Differs from TRL in how the work is done, not in the update: the prompt is computed
-once for both completions, and only counted positions meet the vocabulary.
+once for both completions, and only counted positions meet the vocabulary. Which objective uses which setting stands in
+objectives/table.py; docs/paper_index.md leads from paper to code.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from burnish.data.settings import DataSettings, check_data_settings
 from burnish.engine.settings import TrainingSettings, check_training_settings
 from burnish.models.settings import AdapterSettings, ModelSettings, check_adapter_settings, check_model_settings
-from burnish.ranges import POSITIVE, Range, check_ranges, setting_error
+from burnish.objectives.checks import check_settings, check_weights
+from burnish.ranges import NOT_NEGATIVE, POSITIVE, Range, check_choices, check_ranges
 
 
 @dataclass(kw_only=True)
 class DPOSettings:
     """What is the method's own."""
 
-    beta: float = 0.1
-    """Strength of the pull towards the reference, in 1/nats; > 0."""
+    beta: float | None = None
+    """Strength of the pull towards the reference, in 1/nats; > 0; default 0.1. simpo and alphapo need it given."""
     loss_type: list[str] = field(default_factory=lambda: ["sigmoid"])
-    """One or several objectives: sigmoid, hinge, ipo."""
+    """One or several objectives: sigmoid, hinge, ipo, exo_pair, nca_pair, robust, bco_pair, sppo_hard, aot,
+    aot_unpaired, apo_zero, apo_down, discopop, sft, sigmoid_norm, odpo, dpop, cal; without a reference simpo, cpo,
+    orpo, alphapo; or your own as package.module:function."""
     loss_weights: list[float] | None = None
-    """Weight of each objective in loss_type; None weighs each 1."""
+    """Weight of each objective in loss_type, ≥ 0; None weighs each 1."""
+    shadow_losses: list[str] = field(default_factory=list)
+    """Objectives that are only logged, as shadow/<name>, on the scores that there are anyway."""
     label_smoothing: float = 0.0
-    """Share of pairs whose labels are taken to be flipped (cDPO), in [0, 0.5)."""
+    """Share of pairs whose labels are taken to be flipped, in [0, 0.5): for sigmoid (cDPO), exo_pair, robust, aot,
+    aot_unpaired, simpo, cpo."""
+    f_divergence_type: Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"] = "reverse_kl"
+    """Divergence from the reference: for sigmoid, sigmoid_norm, hinge, ipo, exo_pair, robust, discopop, sft."""
+    f_alpha_divergence_coef: float = 0.5
+    """Exponent a of alpha_divergence, in [-10, 10]; the paper's α is 1 - a."""
+    ld_alpha: float | None = None
+    """Weight of the tokens beyond the shorter completion's length (LD-DPO), in [0, 1]; None is off."""
+    use_weighting: bool = False
+    """Weigh each pair by how likely the policy finds it (WPO)."""
+    discopop_tau: float = 0.05
+    """Temperature of discopop's modulation; > 0."""
+    dpop_lambda: float = 50.0
+    """How strongly dpop keeps the chosen completion from becoming less likely; ≥ 0."""
+    simpo_gamma: float = 0.5
+    """Least difference of rewards that simpo and alphapo ask for; ≥ 0."""
+    cpo_alpha: float = 1.0
+    """Weight of cpo's likelihood of the chosen completion; ≥ 0."""
+    alphapo_alpha: float = 0.25
+    """Shape of alphapo's reward, in [-10, 10]; 0 is simpo's."""
+    orpo_nll_on_prompt: bool = False
+    """Let orpo's likelihood count the prompt's tokens too, as TRL does."""
 
 
 @dataclass(kw_only=True)
@@ -35,33 +62,55 @@ class DPOConfig(DPOSettings, DataSettings, ModelSettings, AdapterSettings, Train
 
     def __post_init__(self) -> None:
         """Take a single name for a list of one, as TRL does, and raise ConfigError for what is not allowed."""
-        if isinstance(self.loss_type, str):
-            self.loss_type = [self.loss_type]
-        if isinstance(self.report_to, str):
-            self.report_to = [self.report_to]
+        for name in ("loss_type", "shadow_losses", "report_to"):
+            value = getattr(self, name)
+            setattr(self, name, list(value) if isinstance(value, list | tuple) else [value])
         self.report_to = [name for name in self.report_to if name != "none"]
         check_dpo_settings(self)
         check_data_settings(self)
         check_model_settings(self)
         check_adapter_settings(self)
         check_training_settings(self)
+        self.beta = DEFAULT_BETA if self.beta is None else self.beta
 
 
-LOSSES = ("sigmoid", "hinge", "ipo")
+DEFAULT_BETA = 0.1
 
-RANGES = {"beta": POSITIVE, "label_smoothing": Range(least=0, below=0.5)}
+RANGES = {
+    "beta": POSITIVE,
+    "label_smoothing": Range(least=0, below=0.5),
+    "ld_alpha": Range(least=0, most=1),
+    "f_alpha_divergence_coef": Range(least=-10, most=10),
+    "discopop_tau": POSITIVE,
+    "dpop_lambda": NOT_NEGATIVE,
+    "simpo_gamma": NOT_NEGATIVE,
+    "cpo_alpha": NOT_NEGATIVE,
+    "alphapo_alpha": Range(least=-10, most=10),
+}
+
+OBJECTIVE_SETTINGS = (
+    "beta", "label_smoothing", "f_divergence_type", "f_alpha_divergence_coef", "ld_alpha", "use_weighting",
+    "discopop_tau", "dpop_lambda", "simpo_gamma", "cpo_alpha", "alphapo_alpha", "orpo_nll_on_prompt",
+)  # fmt: skip
+"""Settings that objectives take, by the names of their arguments."""
 
 
 def check_dpo_settings(settings: DPOSettings) -> None:
-    """Raise ConfigError for the first of the method's own settings that is out of range."""
+    """Raise ConfigError for what is out of range, unknown, missing, or used by none of the chosen objectives."""
     check_ranges(settings, RANGES)
-    for name in settings.loss_type:
-        if name not in LOSSES:
-            raise setting_error(settings, "loss_type", f"must be of {', '.join(LOSSES)}")
-    if not settings.loss_type or len(set(settings.loss_type)) < len(settings.loss_type):
-        raise setting_error(settings, "loss_type", "names at least one objective, and each once")
-    weights = settings.loss_weights
-    if weights is not None and not all(math.isfinite(weight) for weight in weights):
-        raise setting_error(settings, "loss_weights", "must be finite numbers")
-    if weights is not None and len(weights) != len(settings.loss_type):
-        raise setting_error(settings, "loss_weights", f"needs a weight for each of {', '.join(settings.loss_type)}")
+    check_choices(settings, DPOSettings)
+    check_settings(settings.loss_type, changed_settings(settings), shadows=settings.shadow_losses)
+    check_weights(settings.loss_type, settings.loss_weights)
+
+
+def changed_settings(settings: DPOSettings) -> dict[str, Any]:
+    """Settings of objectives that differ from their defaults."""
+    defaults = {entry.name: entry.default for entry in fields(DPOSettings)}
+    values = {name: getattr(settings, name) for name in OBJECTIVE_SETTINGS}
+    return {name: value for name, value in values.items() if value != defaults[name]}
+
+
+def objective_values(settings: DPOSettings) -> dict[str, Any]:
+    """Values of the settings that objectives take."""
+    values = {name: getattr(settings, name) for name in OBJECTIVE_SETTINGS}
+    return values | {"beta": DEFAULT_BETA if settings.beta is None else settings.beta}

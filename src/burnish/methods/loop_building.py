@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+from burnish.device.rng import forked_rng
 from burnish.engine.best import build_best_metric
 from burnish.engine.cadence import build_cadence
 from burnish.engine.callbacks import Callbacks
@@ -100,6 +102,7 @@ def _build_passes(session: Session, method: Method) -> Passes:
         accelerator=session.accelerator,
         device=session.device.torch_device,
         cut=session.cut,
+        forked_rng=partial(forked_rng, session.device),
     )
 
 

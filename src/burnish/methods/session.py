@@ -30,6 +30,7 @@ from burnish.models.cached_reference import CachedReference
 from burnish.models.fingerprint import weights_fingerprint
 from burnish.models.load import disable_dropout, load_causal_lm, load_policy
 from burnish.models.tokenizer import load_tokenizer
+from burnish.scoring.head import HeadExtras
 from burnish.scoring.scorer import Scorer
 from burnish.scoring.self_check import ScoringChoice, choose_scoring
 
@@ -164,7 +165,8 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     accelerator = build_accelerator(device, precision, **tracker_options(config.report_to, run_path or Path()))
     policy, other, fingerprints = load_models(config, inputs, needs_reference=method.needs_reference)
     policy.to(device.torch_device)
-    scorer = Scorer(policy, token_metrics=config.token_metrics)
+    extras = HeadExtras(token_metrics=config.token_metrics, log_sum_squares=method.needs_log_sum_squares)
+    scorer = Scorer(policy, extras=extras)
     sampler = StepSampler(len(train.groups), global_batch_size(config), config.seed, config.train_sampling_strategy)
     scoring = _choose_scoring(config, scorer, train, sampler, tokenizer.pad_token_id, device)
     scorer.head_path = scoring.head_path

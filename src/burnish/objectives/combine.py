@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from burnish.errors import ConfigError
-from burnish.objectives.checks import choose
+from burnish.objectives.checks import check_weights, choose, objective_name
 from burnish.objectives.coupled import linear_surrogate, step_coefficients
 from burnish.objectives.divergences import choose_divergence
+from burnish.objectives.facts import Reward
 from burnish.objectives.metrics import Metric, preference_rewards
 from burnish.objectives.scores import PairScores
-from burnish.objectives.table import PAIRED, LossType, PairedObjective, Reward, keyword_arguments
+from burnish.objectives.table import PAIRED, LossType, PairedObjective, find_objective, keyword_arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +62,9 @@ class Combination:
     terms: tuple[Term, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        chosen = choose(self.loss_types)
-        weights = [1.0] * len(chosen) if self.loss_weights is None else [float(weight) for weight in self.loss_weights]
-        if len(weights) != len(chosen):
-            raise ConfigError(f"loss_weights has {len(weights)} values for {len(chosen)} objectives: give one for each")
-        if not all(0 <= weight < float("inf") for weight in weights) or not any(weights):
-            raise ConfigError(f"loss_weights must be finite, 0 or more and not all 0, not {weights}")
+        choose(self.loss_types)
+        chosen = {objective_name(loss_type): find_objective(loss_type) for loss_type in self.loss_types}
+        weights = check_weights(self.loss_types, self.loss_weights)
         terms = (Term(*item, weight) for item, weight in zip(chosen.items(), weights, strict=True))
         object.__setattr__(self, "terms", tuple(terms))
 
@@ -170,6 +168,14 @@ class Combination:
         settings = {"alphapo_alpha": values["alphapo_alpha"]} if "alphapo_alpha" in values else {}
         return preference_rewards(scores, self.reward, beta=values["beta"], **settings)
 
+    def in_words(self) -> str:
+        """Terms with their weights, and the settings that they use: `1 x sigmoid + 0.1 x sft; beta 0.1`."""
+        terms = " + ".join(f"{term.weight:g} x {term.name}" for term in self.terms)
+        used = ("beta", "ld_alpha", "use_weighting", *(name for term in self.terms for name in term.objective.settings))
+        values = {name: self.settings.get(name) for name in used}
+        told = [f"{name} {_in_words(value)}" for name, value in values.items() if value not in (None, False)]
+        return f"{terms}; {', '.join(told)}"
+
     def loss_at_start(self) -> float | None:
         """The loss where policy and reference are equal, every weight is 1 and no row has a margin: log 2 for sigmoid.
 
@@ -223,3 +229,7 @@ class Combination:
         )
         names = keyword_arguments(function)
         return function(scores, **{name: values[name] for name in names if name in values})
+
+
+def _in_words(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value).lower()

@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from burnish.objectives.facts import Reward
 from burnish.objectives.paired import Scalar
 from burnish.objectives.reference_free import alphapo_reward
 from burnish.objectives.scores import PairScores
-from burnish.objectives.table import Reward
 
 Metric = tuple[Tensor, Tensor]
 

@@ -35,6 +35,10 @@ class RewardBaseline:
         """Before the first step, when δ is 0."""
         return cls(torch.zeros(2, device=device), torch.zeros(2, device=device))
 
+    def to(self, device: torch.device) -> RewardBaseline:
+        """The same state on a device."""
+        return RewardBaseline(self.sums.to(device), self.counts.to(device))
+
     @property
     def value(self) -> Tensor:
         """δ, scalar."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from burnish.errors import ConfigError
@@ -76,6 +77,28 @@ class PairScores:
             weight=chosen_logps.new_ones(chosen_logps.shape) if weight is None else weight,
             margin=margin,
             **row_columns,
+        )
+
+    def as_table(self) -> Tensor:
+        """(pairs, 6) log-probabilities and token counts, no gradient: what objectives of a whole step need of it."""
+        ref = (self.chosen_logps, self.rejected_logps)  # fills the columns where there is no reference
+        if self.ref_chosen_logps is not None and self.ref_rejected_logps is not None:
+            ref = (self.ref_chosen_logps, self.ref_rejected_logps)
+        columns = (self.chosen_logps, self.rejected_logps, *ref, self.chosen_num_tokens, self.rejected_num_tokens)
+        return torch.stack(columns, dim=1).detach()
+
+    @classmethod
+    def from_table(cls, table: Tensor, *, has_reference: bool) -> PairScores:
+        """Read what `as_table` gave, of any number of pairs; every row weighs 1."""
+        chosen, rejected, ref_chosen, ref_rejected, chosen_tokens, rejected_tokens = table.unbind(dim=1)
+        return cls(
+            chosen_logps=chosen,
+            rejected_logps=rejected,
+            ref_chosen_logps=ref_chosen if has_reference else None,
+            ref_rejected_logps=ref_rejected if has_reference else None,
+            chosen_num_tokens=chosen_tokens,
+            rejected_num_tokens=rejected_tokens,
+            weight=torch.ones_like(chosen),
         )
 
     @property

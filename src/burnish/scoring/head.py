@@ -39,6 +39,20 @@ class TokenScores(NamedTuple):
     """(rows,) nats; no gradient; None unless asked for."""
     correct: Tensor | None
     """(rows,) 0 or 1: whether the target has the greatest logit; None unless asked for."""
+    log_sum_squares: Tensor | None = None
+    """(rows,) nats, ≤ 0: log of the sum of squared probabilities; no gradient; None unless asked for."""
+
+
+class HeadExtras(NamedTuple):
+    """What else is computed of each row's logits, each at the cost of another pass over a block."""
+
+    token_metrics: bool = False
+    """Entropies, and whether the target was the likeliest."""
+    log_sum_squares: bool = False
+    """log Σ p², which WPO's weights need."""
+
+
+NO_EXTRAS = HeadExtras()
 
 
 def score_tokens(
@@ -48,7 +62,7 @@ def score_tokens(
     targets: Tensor,
     *,
     shape: HeadShape,
-    token_metrics: bool = False,
+    extras: HeadExtras = NO_EXTRAS,
     block_bytes: int = BLOCK_BYTES,
 ) -> TokenScores:
     """Log-probability of each target under softmax(head(hidden)).
@@ -59,17 +73,19 @@ def score_tokens(
         bias: (vocabulary,) or None.
         targets: (rows,) int64.
         shape: scale and soft cap of the logits.
-        token_metrics: also give entropies and whether the target was the likeliest; costs another pass over a block.
+        extras: what to give besides.
         block_bytes: most bytes of a block's logits.
     """
     rows_a_block = max(1, block_bytes // (weight.shape[0] * 4))
     cast_bias = None if bias is None else bias.to(hidden.dtype)
-    logps, means, entropies, correct = _BlockwiseHead.apply(
-        hidden, weight.to(hidden.dtype), cast_bias, targets, shape, rows_a_block, token_metrics
+    logps, means, entropies, correct, squares = _BlockwiseHead.apply(
+        hidden, weight.to(hidden.dtype), cast_bias, targets, shape, rows_a_block, extras
     )
     if shape.softcap is None:
         means = _mean_logits(hidden, weight, bias, shape.scale)
-    return TokenScores(logps, means, entropies if token_metrics else None, correct if token_metrics else None)
+    if not extras.token_metrics:
+        entropies = correct = None
+    return TokenScores(logps, means, entropies, correct, squares if extras.log_sum_squares else None)
 
 
 @torch.no_grad()
@@ -106,11 +122,12 @@ class _BlockwiseHead(torch.autograd.Function):
         targets: Tensor,
         shape: HeadShape,
         rows_a_block: int,
-        token_metrics: bool,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        extras: HeadExtras,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         rows, precise = hidden.shape[0], _precise(hidden.dtype)
         logps, log_sums, means = (hidden.new_empty(rows, dtype=precise) for _ in range(3))
-        entropies, correct = (hidden.new_empty(rows if token_metrics else 0, dtype=precise) for _ in range(2))
+        entropies, correct = (hidden.new_empty(rows if extras.token_metrics else 0, dtype=precise) for _ in range(2))
+        squares = hidden.new_empty(rows if extras.log_sum_squares else 0, dtype=precise)
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, rows, rows_a_block):
                 block = slice(start, start + rows_a_block)
@@ -121,14 +138,16 @@ class _BlockwiseHead(torch.autograd.Function):
                 logps[block] = target_logits - log_sum
                 if shape.softcap is not None:
                     means[block] = logits.mean(dim=1)
-                if token_metrics:
+                if extras.log_sum_squares:
+                    squares[block] = torch.logsumexp(2 * logits, dim=1) - 2 * log_sum
+                if extras.token_metrics:
                     correct[block] = (target_logits >= logits.amax(dim=1)).to(precise)
                     # entropy = log Σ e^z - Σ p z
                     entropies[block] = log_sum - (torch.softmax(logits, dim=1) * logits).sum(dim=1)
         ctx.save_for_backward(hidden, weight, bias, targets, log_sums)
         ctx.shape, ctx.rows_a_block = shape, rows_a_block
-        ctx.mark_non_differentiable(means, entropies, correct)
-        return logps, means, entropies, correct
+        ctx.mark_non_differentiable(means, entropies, correct, squares)
+        return logps, means, entropies, correct, squares
 
     @staticmethod
     @once_differentiable

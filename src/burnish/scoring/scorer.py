@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from burnish.batching.layout import PADDING, MicroBatch
 from burnish.scoring.architecture import Architecture, decoder_of, describe_architecture
-from burnish.scoring.head import TokenScores, score_tokens
+from burnish.scoring.head import NO_EXTRAS, HeadExtras, TokenScores, score_tokens
 from burnish.scoring.masks import additive, tree_mask
 from burnish.scoring.scores import CompletionScores, join_scores
 
@@ -31,11 +31,11 @@ class Scorer(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, *, token_metrics: bool = False, head_path: HeadPath = HeadPath.GATHERED
+        self, model: nn.Module, *, extras: HeadExtras = NO_EXTRAS, head_path: HeadPath = HeadPath.GATHERED
     ) -> None:
         super().__init__()
         self.model = model
-        self.token_metrics = token_metrics
+        self.extras = extras
         self.head_path = head_path
         self.architecture: Architecture = describe_architecture(unwrap_adapter(model))
 
@@ -48,6 +48,7 @@ class Scorer(nn.Module):
         tokens = through(batch)
         scores = join_scores(tokens.logps, tokens.mean_logits, batch)
         scores.entropies, scores.correct = tokens.entropies, tokens.correct
+        scores.log_sum_squares = tokens.log_sum_squares
         return scores
 
     def _score_gathered(self, batch: MicroBatch) -> TokenScores:
@@ -62,7 +63,7 @@ class Scorer(nn.Module):
             getattr(head, "bias", None),
             batch.targets,
             shape=self.architecture.head,
-            token_metrics=self.token_metrics,
+            extras=self.extras,
         )
 
     def _score_through_logits(self, batch: MicroBatch) -> TokenScores:
@@ -71,12 +72,13 @@ class Scorer(nn.Module):
         log_probabilities = torch.log_softmax(gathered, dim=-1)
         logps = log_probabilities.gather(1, batch.targets[:, None]).squeeze(1)
         detached = gathered.detach()
-        if not self.token_metrics:
-            return TokenScores(logps, detached.mean(dim=1), None, None)
+        squares = torch.logsumexp(2 * log_probabilities.detach(), dim=1) if self.extras.log_sum_squares else None
+        if not self.extras.token_metrics:
+            return TokenScores(logps, detached.mean(dim=1), None, None, squares)
         entropies = -(log_probabilities.detach().exp() * log_probabilities.detach()).sum(dim=1)
         target_logits = detached.gather(1, batch.targets[:, None]).squeeze(1)
         correct = (target_logits >= detached.amax(dim=1)).float()
-        return TokenScores(logps, detached.mean(dim=1), entropies, correct)
+        return TokenScores(logps, detached.mean(dim=1), entropies, correct, squares)
 
     def _decoder_inputs(self, batch: MicroBatch) -> dict[str, Any]:
         inputs: dict[str, Any] = {

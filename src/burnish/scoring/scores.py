@@ -24,6 +24,8 @@ class CompletionScores:
     """(counted,) nats: entropy of the distribution that each counted token was drawn from; no gradient."""
     correct: Tensor | None = None
     """(counted,) 0 or 1: whether the counted token was the likeliest; no gradient."""
+    log_sum_squares: Tensor | None = None
+    """(counted,) nats, ≤ 0: log of the sum over the vocabulary of squared probabilities; no gradient."""
 
 
 def sum_by_completion(values: Tensor, batch: MicroBatch) -> Tensor:

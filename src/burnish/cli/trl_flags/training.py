@@ -49,15 +49,19 @@ _LIGER = "the head meets only counted positions and runs in blocks, so the full 
 _LIGER_ZH = "输出层只计算计入损失的位置并分块进行，完整的 logits 从不存在"
 _MOVING = "a reference that moves with the policy " + _NOT_BUILT
 _MOVING_ZH = "尚未支持随策略移动的参考模型，请去掉此项"
-_DIVERGENCE = "other divergences than reverse_kl are not built yet; leave it out"
-_DIVERGENCE_ZH = "目前只有 reverse_kl，请去掉此项"
 _ONE_DEVICE = "a run takes one device for now; leave it out"
 _ONE_DEVICE_ZH = "目前一次运行使用一个设备，请去掉此项"
 _REFERENCE_COST = "the reference scores each completion once, and --reference_cache keeps what it said for later runs"
 _REFERENCE_COST_ZH = "参考模型对每个回答只计算一次，--reference_cache 会保留结果供以后的运行使用"
 
 TRAINING: dict[str, Answer] = {
-    "loss_type": Same("sigmoid, hinge, ipo, alone or together", "sigmoid、hinge、ipo，可单独或组合使用"),
+    "loss_type": Same(
+        "all of TRL's, alone or together, and odpo, dpop, cal, simpo, cpo, orpo, alphapo, or package.module:function; "
+        "aot sorts the whole step, bco_pair keeps its running δ; see docs/paper_index.md",
+        "TRL 的全部目标，可单独或组合，另有 odpo、dpop、cal、simpo、cpo、orpo、alphapo 与 package.module:function；"
+        "aot 对整步排序，bco_pair 保留累计的 δ；见 docs/paper_index.md",
+    ),
+    "beta": Same("0.1 unless given; simpo and alphapo need it given", "不给出时为 0.1；simpo 与 alphapo 必须给出"),
     "label_smoothing": Same(
         "honoured by sigmoid as cDPO, where TRL ignores it", "sigmoid 按 cDPO 使用它，而 TRL 会忽略"
     ),
@@ -126,15 +130,6 @@ TRAINING: dict[str, Answer] = {
     "use_cpu": Translated("device", read_use_cpu, "true is --device cpu", "true 即 --device cpu"),
     "precompute_ref_log_probs": NotNeeded(_REFERENCE_COST, _REFERENCE_COST_ZH),
     "precompute_ref_batch_size": NotNeeded(_REFERENCE_COST, _REFERENCE_COST_ZH),
-    "ld_alpha": Refused(
-        "LD-DPO's length desensitisation " + _NOT_BUILT, "尚未支持 LD-DPO，请去掉此项", harmless=(None, 1.0)
-    ),
-    "f_divergence_type": Refused(_DIVERGENCE, _DIVERGENCE_ZH, harmless=(None, "reverse_kl")),
-    "f_alpha_divergence_coef": Refused(_DIVERGENCE, _DIVERGENCE_ZH, harmless=(None, 0.5)),
-    "use_weighting": Refused("WPO's weighting " + _NOT_BUILT, "尚未支持 WPO 加权，请去掉此项"),
-    "discopop_tau": Refused(
-        "the discopop objective " + _NOT_BUILT, "尚未支持 discopop 目标，请去掉此项", harmless=(None, 0.05)
-    ),
     "sync_ref_model": Refused(_MOVING, _MOVING_ZH),
     "ref_model_mixup_alpha": Refused(_MOVING, _MOVING_ZH, harmless=(None, 0.6)),
     "ref_model_sync_steps": Refused(_MOVING, _MOVING_ZH, harmless=(None, 512)),
