@@ -22,9 +22,14 @@ class Advance(Protocol):
     def __call__(self, count: int = 1) -> None: ...
 
 
+def printable(text: str) -> str:
+    """Return strangers' text as a terminal may show it: control characters are written out, lines and tabs stay."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+
+
 def notice(line: str) -> None:
     """Print one plain line to standard error."""
-    print(line, file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def warn(line: str) -> None:

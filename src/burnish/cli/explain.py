@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from burnish.cli.arguments import parse_arguments
 from burnish.cli.help import print_help
-from burnish.console import notice
+from burnish.console import notice, printable
 from burnish.data.settings import DataSettings, check_data_settings
 from burnish.errors import EXIT_DONE, ConfigError
 from burnish.models.settings import ModelSettings, check_model_settings
@@ -105,6 +105,4 @@ def _tokens(number: int) -> str:
 def _indented(text: str, style: str) -> Text:
     from rich.text import Text
 
-    # Rows are strangers' texts: control characters must not reach the terminal.
-    shown = "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
-    return Text("\n".join(f"    {line}" for line in shown.split("\n")), style=style)
+    return Text("\n".join(f"    {line}" for line in printable(text).split("\n")), style=style)

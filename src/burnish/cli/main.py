@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 
 from burnish import __version__
+from burnish.console import printable
 from burnish.errors import EXIT_DONE, EXIT_UNEXPECTED, BurnishError, ConfigError
 
 USAGE = """burnish: post-trains language models on Ascend NPUs, CUDA GPUs and CPUs.
@@ -15,6 +17,7 @@ USAGE = """burnish: post-trains language models on Ascend NPUs, CUDA GPUs and CP
   burnish dpo --model_name_or_path M --dataset_name D …   train on preferences
   burnish dpo                                             the same on the embedded model and data
   burnish dpo --dry_run …                                 prepare everything, print the plan, stop
+  burnish check D --model_name_or_path M                  what a run would make of every row
   burnish explain D --row 7 --model_name_or_path M        one row as the model will see it
   burnish merge RUN OUT                                   an adapter run as one ordinary model folder
   burnish checkpoints RUN                                 list and verify a run's checkpoints
@@ -32,6 +35,12 @@ def _training(name: str) -> Callable[[list[str]], int]:
         return run(name, argv)
 
     return command
+
+
+def _check(argv: list[str]) -> int:
+    from burnish.cli.check import run
+
+    return run(argv)
 
 
 def _explain(argv: list[str]) -> int:
@@ -60,6 +69,7 @@ def _checkpoints(argv: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "dpo": _training("dpo"),
+    "check": _check,
     "explain": _explain,
     "merge": _merge,
     "checkpoints": _checkpoints,
@@ -69,6 +79,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand and give its exit code; errors are one or two lines unless --debug asks for the traceback."""
+    _write_what_the_terminal_cannot()
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE)
@@ -92,6 +103,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(error, text, EXIT_UNEXPECTED, debug)
 
 
+def _write_what_the_terminal_cannot() -> None:
+    """Have characters that a terminal's encoding lacks written as escapes; an old locale should end no run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _command(name: str) -> Callable[[list[str]], int]:
     if name in COMMANDS:
         return COMMANDS[name]
@@ -105,7 +123,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
 def _report(error: BaseException, text: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
-    print(f"burnish: {text}", file=sys.stderr)
+    print(f"burnish: {printable(text)}", file=sys.stderr)
     return code
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from burnish.data.examples import Example, Shape
+from burnish.data.examples import Example
 from burnish.data.formats import recognise
-from burnish.data.kinds import CONVERSIONS, SHAPE_IN_WORDS, GroupKind
+from burnish.data.kinds import CONVERSIONS, KIND_OF, SHAPE_IN_WORDS
 from burnish.data.report import KINDS
 from burnish.data.rows import BadRow, DroppedRow, Place, ReadRow, RowError, RowSource
 from burnish.data.settings import DataSettings
@@ -24,15 +24,6 @@ if TYPE_CHECKING:
 
 State = Literal["prompt", "counted", "not counted", "cut"]
 
-KIND_OF: dict[Shape, GroupKind] = {
-    "preference": "preference",
-    "unpaired": "unpaired",
-    "prompt_completion": "sft",
-    "messages": "sft",
-    "text": "sft",
-    "ranked": "ranking",
-}
-"""What a row of a shape is prepared for, when nobody says."""
 _CUTS = {"completion_cut": "completions cut at max_length", "prompt_trimmed": "prompt's start cut to fit max_length"}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, cast
 
-from burnish.data.examples import Example, Message
+from burnish.data.examples import Example, Message, Shape
 from burnish.data.rows import DroppedRow, UnknownForm
 
 GroupKind = Literal["preference", "unpaired", "sft", "ranking"]
@@ -23,6 +23,16 @@ SHAPE_IN_WORDS = {
     "ranked": "a ranked list",
     "prompt": "a prompt alone",
 }
+
+KIND_OF: dict[Shape, GroupKind] = {
+    "preference": "preference",
+    "unpaired": "unpaired",
+    "prompt_completion": "sft",
+    "messages": "sft",
+    "text": "sft",
+    "ranked": "ranking",
+}
+"""What a row of a shape is prepared for, when nobody says."""
 
 
 class WrongShape(UnknownForm):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -40,6 +40,8 @@ ROWS_PER_BATCH = 1000
 MAX_PROMPT_MISMATCH = 0.1
 """Greatest share of conversations whose prompt may be rendered otherwise before a completion than alone."""
 COLUMNS_NAMED = 12
+PROMPTLESS = ("messages", "text")
+"""Shapes whose prompt is inside their completion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def prepare_groups(
 ) -> Prepared:
     """Turn rows into prompt groups, or find them prepared.
 
-    Memory does not grow with the number of rows, but for 16 bytes a row and the rejected rows.
+    Memory does not grow with the number of rows, but for up to 32 bytes a row and the rejected rows.
 
     Args:
         rows: where they come from.
@@ -105,7 +107,7 @@ def _prepare_and_keep(
     kind: GroupKind,
     entry: CacheEntry,
 ) -> tuple[GroupStore, DataReport, list[str]]:
-    work = _Preparation(rows, settings, kind, DataReport(rows.name))
+    work = Preparation(rows, settings, kind, DataReport(rows.name))
     try:
         with GroupWriter(entry.groups) as writer:
             with _older_objects_left_alone(), open_encoder(tokenizer, settings.dataset_num_proc) as encode:
@@ -134,14 +136,19 @@ def _older_objects_left_alone() -> Iterator[None]:
         gc.unfreeze()
 
 
+Observe = Callable[[Example, Encoded], None]
+"""Sees each example that was encoded, before it is cut to max_length."""
+
+
 @dataclass(slots=True)
-class _Preparation:
+class Preparation:
     """One pass over the rows."""
 
     rows: RowSource
     settings: DataSettings
     kind: GroupKind
     report: DataReport
+    observe: Observe | None = None
     hashes: RowHashes = field(default_factory=RowHashes)
     rejected: list[str] = field(default_factory=list)
     """Unusable rows with place and reason, as JSON lines."""
@@ -160,18 +167,24 @@ class _Preparation:
                 advance(batch.num_rows)
 
     def check(self) -> None:
-        """Raise for what must not go on."""
+        """Raise DataError for what must not go on."""
+        for fault in self.faults():
+            raise DataError(fault)
+
+    def faults(self) -> Iterator[str]:
+        """Say what must not go on, the gravest first."""
         report = self.report
         if self.num_unknown and self.num_unknown == report.rows_read:
-            raise DataError(self._no_known_row())
-        if report.reasons and self.settings.on_bad_row == "error":
+            yield self._no_known_row()
+        elif report.reasons and self.settings.on_bad_row == "error":
             lines = first_and_more(report.reasons, report.counts["bad_row"], "unusable row")
-            raise DataError(f"{lines} (--on_bad_row skip goes on without them and keeps them in rejected_rows.jsonl)")
+            yield f"{lines} (--on_bad_row skip goes on without them and keeps them in rejected_rows.jsonl)"
         if self.strict and self.settings.strict_data:
-            raise DataError(first_and_more(self.strict, len(self.strict), "row that strict_data refuses"))
+            lines = first_and_more(self.strict, len(self.strict), "such row")
+            yield f"{lines} (without --strict_data they are dropped and counted)"
         mismatched = report.counts["prompt_not_prefix"]
         if mismatched > MAX_PROMPT_MISMATCH * self.num_conversations:
-            raise DataError(
+            yield (
                 f"{report.source}: the chat template writes {mismatched:,} of {self.num_conversations:,} prompts "
                 f"otherwise before a completion than alone, first {report.places['prompt_not_prefix'][0]}: training "
                 "would see other prompts than inference.\n"
@@ -197,7 +210,8 @@ class _Preparation:
             example = recognise(row)
             wanted = CONVERSIONS[self.kind](example)
             self.report.forms[example.form] += 1
-            self._note_characters(example, place)
+            self.hashes.add_id(row, place.row)
+            self._note_words(example, place)
             return [checked for one in wanted for checked in self._checked(one, place)]
         except UnknownForm as error:
             self.num_unknown += 1
@@ -218,8 +232,11 @@ class _Preparation:
             return []
         return [example]
 
-    def _note_characters(self, example: Example, place: Place) -> None:
-        text = "".join(map(content_text, (example.prompt, *example.completions)))
+    def _note_words(self, example: Example, place: Place) -> None:
+        prompt = content_text(example.prompt)
+        if not prompt.strip() and example.prompt != [] and example.shape not in PROMPTLESS:
+            self.report.count("blank_prompt", place)
+        text = "".join((prompt, *map(content_text, example.completions)))
         if "\ufffd" in text or "\0" in text:
             self.report.count("odd_characters", place)
 
@@ -228,6 +245,8 @@ class _Preparation:
             self._reject(place, str(encoded), {"prompt": example.prompt, "completions": example.completions})
             return
         self.num_conversations += example.layout == "conversational"
+        if self.observe is not None:
+            self.observe(example, encoded)
         try:
             fitting = fit(encoded, self.settings.max_length, self.settings.truncation_mode)
         except DroppedRow as drop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -39,6 +40,18 @@ KINDS: dict[str, tuple[Fate, str, str]] = {
         "rows without an end-of-turn token after a completion",
     ),
     "odd_characters": ("noted", "row with U+0000 or U+FFFD", "rows with U+0000 or U+FFFD"),
+    "blank_prompt": ("noted", "row whose prompt has no words", "rows whose prompt has no words"),
+    "turn_changed": (
+        "noted",
+        "row with a turn that the chat template leaves out or changes",
+        "rows with a turn that the chat template leaves out or changes",
+    ),
+    "thinking_added": (
+        "noted",
+        "row to which the chat template adds <think>",
+        "rows to which the chat template adds <think>",
+    ),
+    "duplicate_id": ("noted", "row whose id another row has too", "rows whose id another row has too"),
     "duplicate_row": ("noted", "duplicate row", "duplicate rows"),
     "contradictory_pair": (
         "noted",
@@ -53,6 +66,9 @@ STRICT_KINDS = frozenset(kind for kind, (fate, *_) in KINDS.items() if fate == "
 """Drops that `strict_data` turns into errors."""
 
 EXAMPLES_KEPT = 5
+REASONS_KEPT = 50
+"""Different reasons that are counted; more than a few dozen say no more."""
+_DIGITS = re.compile(r"-?\d+(?:\.\d+)?|(?<=text \().*(?=\))", re.DOTALL)
 
 
 @dataclass(slots=True)
@@ -72,6 +88,8 @@ class DataReport:
     """Kind → the first few places."""
     reasons: list[str] = field(default_factory=list)
     """The first few unusable rows, as "place: reason"."""
+    alike: Counter[str] = field(default_factory=Counter)
+    """Reason, its numbers left out → unusable rows."""
     from_cache: bool = False
     """Whether the work was found done; not part of the stored report."""
 
@@ -85,6 +103,9 @@ class DataReport:
     def reject(self, place: Place, reason: str) -> None:
         """Count an unusable row with its reason."""
         self.count("bad_row", place)
+        kind = _DIGITS.sub("…", reason)
+        if kind in self.alike or len(self.alike) < REASONS_KEPT:
+            self.alike[kind] += 1
         if len(self.reasons) < EXAMPLES_KEPT:
             self.reasons.append(f"{place}: {reason}")
 
@@ -118,13 +139,15 @@ class DataReport:
             "fates": {kind: KINDS[kind][0] for kind in KINDS if self.counts[kind]},
             "places": self.places,
             "reasons": self.reasons,
+            "alike": dict(self.alike.most_common()),
         }
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> DataReport:
         """Read a report back."""
         fields = {key: value for key, value in stored.items() if key != "fates"}
-        fields["forms"], fields["counts"] = Counter(fields["forms"]), Counter(fields["counts"])
+        for name in ("forms", "counts", "alike"):
+            fields[name] = Counter(fields[name])
         return cls(**fields)
 
 

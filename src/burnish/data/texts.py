@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from burnish.data.chat import Conversation, render
@@ -13,6 +13,8 @@ from burnish.data.turns import Span, counted_spans, has_other_turns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+THINK = "<think>"
 
 
 @dataclass(slots=True)
@@ -28,6 +30,8 @@ class RenderedText:
     """Whether the tokenizer adds its special tokens; a chat template has written them already."""
     begins_with_assistant: bool = True
     """Whether the completions begin with a turn of the assistant, which the prompt's text opens."""
+    notes: set[str] = field(default_factory=set)
+    """Kinds of the report: what the chat template made of the turns."""
 
 
 def render_plain(example: Example, tokenizer: PreTrainedTokenizerBase) -> RenderedText:
@@ -85,4 +89,38 @@ def _gather(
         spans.append(found)
     opening = all(cast("Message", completion[0])["role"] == "assistant" for completion in example.completions)
     prompt = rendered[count] if prompt_turns else ""
-    return RenderedText(prompt, rendered[:count], spans, special_tokens=False, begins_with_assistant=opening)
+    return RenderedText(
+        prompt,
+        rendered[:count],
+        spans,
+        special_tokens=False,
+        begins_with_assistant=opening,
+        notes=_changes(example, rendered[:count]),
+    )
+
+
+def _changes(example: Example, rendered: list[str]) -> set[str]:
+    """Say what a template did to the turns besides writing them down: words left out or changed, <think> added."""
+    notes: set[str] = set()
+    prompt = list(_words(cast("list[Message]", example.prompt)))
+    for number, (completion, text) in enumerate(zip(example.completions, rendered, strict=True)):
+        words = list(_words(cast("list[Message]", completion)))
+        if any(word not in text for word in (words if number else [*prompt, *words])):
+            notes.add("turn_changed")
+        if THINK in text and not any(THINK in word for word in (*prompt, *words)) and not _reasons(example):
+            notes.add("thinking_added")
+    return notes
+
+
+def _words(turns: list[Message]) -> Iterator[str]:
+    """Give what people and the assistant say, without the space around it; tools' outputs are often written as JSON."""
+    for turn in turns:
+        content = turn.get("content") if turn["role"] != "tool" else ""
+        for part in content if isinstance(content, list) else [{"text": content or ""}]:
+            yield part["text"].strip()
+
+
+def _reasons(example: Example) -> bool:
+    """Whether a turn keeps its reasoning in a column of its own, which templates put between <think> tags."""
+    turns = [*example.prompt, *(turn for completion in example.completions for turn in completion)]
+    return any(isinstance(turn, dict) and turn.get("reasoning_content") for turn in turns)
