@@ -20,7 +20,7 @@ def build_accelerator(device: Device, precision: Precision, **options: Any) -> A
     Returns:
         accelerate.Accelerator.
     """
-    os.environ.setdefault("ACCELERATE_TORCH_DEVICE", str(device.torch_device))
+    os.environ["ACCELERATE_TORCH_DEVICE"] = str(device.torch_device)
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, PartialState
 

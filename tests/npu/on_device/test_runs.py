@@ -1,0 +1,95 @@
+"""Whole runs on the NPU, against the same runs on the CPU."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from burnish.demo import demo_paths
+from jobs import job, model_tensors, movement_ratio, write_pairs
+from runs import read_metrics, run_burnish
+
+STEPS = 10
+
+
+def _demo(output: Path, *words: Any) -> list[Any]:
+    """The embedded job without its many replies, which only cost time here."""
+    paths = demo_paths()
+    return [
+        *("dpo", "--config", paths.settings, "--model_name_or_path", paths.model, "--dataset_name", paths.data),
+        *(
+            "--output_dir",
+            output,
+            "--max_steps",
+            STEPS,
+            "--logging_steps",
+            1,
+            "--num_samples",
+            0,
+            "--save_strategy",
+            "no",
+        ),
+        *("--eval_strategy", "no", "--reference_cache", "memory", "--max_train_samples", 160),
+        *("--global_batch_size", 8, "--num_threads", 1),
+        *words,
+    ]
+
+
+def _losses(run: Path) -> torch.Tensor:
+    return torch.tensor([r["loss"] for r in read_metrics(run) if r["kind"] == "train"], dtype=torch.float64)
+
+
+def _both(tmp_path: Path, *words: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    losses = []
+    for device in ("npu", "cpu"):
+        run_burnish(*_demo(tmp_path / device, "--device", device, *words))
+        losses.append(_losses(tmp_path / device))
+    return losses[0], losses[1]
+
+
+def test_in_float32_the_losses_are_the_cpus(tmp_path: Path) -> None:
+    npu, cpu = _both(tmp_path, "--precision", "fp32")
+    assert len(npu) == STEPS
+    assert cpu.min() < 0.69 < cpu.max()
+    torch.testing.assert_close(npu, cpu, rtol=0, atol=1e-5)
+
+
+def test_in_bfloat16_the_losses_are_the_cpus_within_its_rounding(tmp_path: Path) -> None:
+    npu, cpu = _both(tmp_path, "--precision", "bf16")
+    torch.testing.assert_close(npu, cpu, rtol=2**-8, atol=0)
+
+
+def test_an_adapter_trains_as_on_the_cpu(tmp_path: Path) -> None:
+    words = ("--precision", "fp32", "--use_peft", "--lora_target_modules", "all-linear", "--learning_rate", 1e-3)
+    npu, cpu = _both(tmp_path, *words)
+    torch.testing.assert_close(npu, cpu, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("words", [(), ("--use_peft", "--lora_dropout", 0.1)], ids=["full", "adapter-with-dropout"])
+def test_a_resumed_run_is_the_uninterrupted_run(tmp_path: Path, words: tuple[Any, ...]) -> None:
+    data = write_pairs(tmp_path / "pairs.jsonl", count=48)
+    common = ("--device", "npu", "--num_train_epochs", 1, "--save_strategy", "steps", "--save_steps", 2, *words)
+    run_burnish(*job(data, tmp_path / "whole", *common))
+    run_burnish(*job(data, tmp_path / "parts", *common))
+    last = max((tmp_path / "parts" / "checkpoints").iterdir())
+    assert last.name.endswith("6")
+    for step in ("step-6", "step-4"):
+        shutil.rmtree(tmp_path / "parts" / "checkpoints" / step)
+    run_burnish(*job(data, tmp_path / "parts", *common, "--resume_from_checkpoint", "auto"))
+    name = "adapter_model.safetensors" if words else "model.safetensors"
+    whole, parts = ((tmp_path / run / "model" / name).read_bytes() for run in ("whole", "parts"))
+    assert whole == parts
+    assert torch.equal(_losses(tmp_path / "whole"), _losses(tmp_path / "parts"))
+
+
+def test_recomputed_activations_give_the_same_weights(tmp_path: Path) -> None:
+    data = write_pairs(tmp_path / "pairs.jsonl")
+    common = ("--device", "npu", "--precision", "fp32")
+    run_burnish(*job(data, tmp_path / "kept", *common))
+    run_burnish(*job(data, tmp_path / "recomputed", *common, "--gradient_checkpointing"))
+    assert movement_ratio(tmp_path / "kept", tmp_path / "recomputed") < 1e-4
+    assert model_tensors(tmp_path / "kept")
