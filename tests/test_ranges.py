@@ -29,9 +29,11 @@ USED_BY = {
 
 def build(**settings: Any) -> DPOConfig:
     users = [objective for name, objective in USED_BY.items() if name in settings]
-    extra = {"loss_type": users, "beta": 1.0} if users else {}
+    extra: dict[str, Any] = {"loss_type": users, "beta": 1.0} if users else {}
     if "f_alpha_divergence_coef" in settings:
         extra["f_divergence_type"] = "alpha_divergence"
+    if any(name.startswith("ref_model_") for name in settings):
+        extra["sync_ref_model"] = True
     return DPOConfig(**(extra | settings))
 
 

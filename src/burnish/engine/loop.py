@@ -152,6 +152,8 @@ class TrainingLoop:
             self.callbacks.call("on_optimizer_step")
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.passes.reference is not None:
+            self.passes.reference.after_step(self.counters.step)
 
     def _clip(self, indices: list[int]) -> bool:
         """Clip to the global norm; say whether the gradient is one that may step the optimizer."""

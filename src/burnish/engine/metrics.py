@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from burnish.batching.layout import MicroBatch
+from burnish.scoring.scores import CompletionScores
+
 SumAndCount = tuple[Tensor, Tensor]
 """Sum over some items and their number, both scalars on the device."""
 
@@ -46,3 +49,17 @@ class MetricSums:
 def scalar(value: float, device: torch.device) -> Tensor:
     """A number as a scalar tensor on a device, without waiting for it."""
     return torch.full((), float(value), device=device)
+
+
+def token_metrics(scores: CompletionScores, batch: MicroBatch) -> dict[str, SumAndCount]:
+    """Entropy over all counted tokens and accuracy over the chosen ones, where the scorer was asked for them.
+
+    The chosen completion is the first of each pair.
+    """
+    if scores.entropies is None or scores.correct is None:
+        return {}
+    is_chosen = (batch.completion_of % 2 == 0).to(scores.correct.dtype)
+    return {
+        "entropy": (scores.entropies.sum(), batch.num_counted.sum()),
+        "mean_token_accuracy": ((scores.correct * is_chosen).sum(), is_chosen.sum()),
+    }

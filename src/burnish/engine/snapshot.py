@@ -23,6 +23,7 @@ from burnish.engine.tensor_files import copy_tensors
 DEVICE_RNG = "device"
 REFERENCE_SCORES = "reference-scores"
 METHOD = "method"
+REFERENCE = "reference"
 
 
 def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -53,7 +54,7 @@ def capture(loop: TrainingLoop, model: nn.Module, device: Device) -> CheckpointS
             "rng-0": rng,
             "metric-sums": loop.sums.tensors(),
             **_reference_scores(loop),
-            **_method_state(loop),
+            **_running_state(loop),
         },
     )
 
@@ -78,6 +79,8 @@ def restore(loop: TrainingLoop, model: nn.Module, device: Device, state: Checkpo
     loop.sums.restore(state.tensors["metric-sums"], device.torch_device)
     loop.passes.method.load_state_tensors(state.tensors.get(METHOD, {}))
     loop.last_saved_step = loop.counters.step
+    if loop.passes.reference is not None:
+        loop.passes.reference.load_state_tensors(state.tensors.get(REFERENCE, {}))
     if loop.passes.reference is not None and REFERENCE_SCORES in state.tensors:
         scores = state.tensors[REFERENCE_SCORES]
         loop.passes.reference.store.restore({name: tensor.numpy() for name, tensor in scores.items()})
@@ -95,10 +98,11 @@ def _reference_scores(loop: TrainingLoop) -> dict[str, dict[str, Tensor]]:
     return {REFERENCE_SCORES: named} if named else {}
 
 
-def _method_state(loop: TrainingLoop) -> dict[str, dict[str, Tensor]]:
-    """Running state of the objective, where it has any."""
-    tensors = loop.passes.method.state_tensors()
-    return {METHOD: tensors} if tensors else {}
+def _running_state(loop: TrainingLoop) -> dict[str, dict[str, Tensor]]:
+    """What objective and reference have become, where they change as the run goes."""
+    reference = {} if loop.passes.reference is None else loop.passes.reference.state_tensors()
+    groups = {METHOD: loop.passes.method.state_tensors(), REFERENCE: reference}
+    return {name: tensors for name, tensors in groups.items() if tensors}
 
 
 def plain_state(schedule: Any) -> dict[str, Any]:

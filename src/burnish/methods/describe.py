@@ -15,6 +15,7 @@ from burnish.engine.method import Method
 from burnish.engine.plan import RunPlan
 from burnish.methods.session import Session
 from burnish.models.estimate import count_parameters, estimate_memory
+from burnish.models.moving_reference import MovingReference
 from burnish.models.reference import AdapterOffReference, FrozenReference
 
 
@@ -61,6 +62,13 @@ def describe_run(session: Session, method: Method, config: Any) -> RunPlan:
 
 
 def _describe_reference(session: Session, config: Any) -> str:
+    told = _start_in_words(session, config)
+    if isinstance(session.reference, MovingReference):
+        told += f"; moves every {session.reference.every} steps (alpha {session.reference.alpha:g}) and stays in memory"
+    return told
+
+
+def _start_in_words(session: Session, config: Any) -> str:
     if session.reference is None:
         return "none: the objective does not use one"
     if config.ref_model_name_or_path:

@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 from burnish.data.settings import DataSettings, check_data_settings
 from burnish.engine.settings import TrainingSettings, check_training_settings
+from burnish.errors import ConfigError
 from burnish.models.settings import AdapterSettings, ModelSettings, check_adapter_settings, check_model_settings
-from burnish.objectives.checks import check_settings, check_weights
-from burnish.ranges import NOT_NEGATIVE, POSITIVE, Range, check_choices, check_ranges
+from burnish.objectives.checks import check_settings, check_weights, choose
+from burnish.ranges import COUNT, NOT_NEGATIVE, POSITIVE, Range, check_choices, check_ranges
 
 
 @dataclass(kw_only=True)
@@ -54,6 +55,22 @@ class DPOSettings:
     """Shape of alphapo's reward, in [-10, 10]; 0 is simpo's."""
     orpo_nll_on_prompt: bool = False
     """Let orpo's likelihood count the prompt's tokens too, as TRL does."""
+    rpo_alpha: float | None = None
+    """Weight of an sft term beside the others (the flag of earlier TRL); ≥ 0; the same as naming sft in loss_type."""
+    reference_free: bool = False
+    """Take the reference's log-probabilities for 0 and load no reference (the flag of earlier TRL)."""
+    beta_final: float | None = None
+    """beta at the end of the run, in 1/nats; > 0; None keeps it constant."""
+    beta_schedule: Literal["linear", "cosine"] = "linear"
+    """Shape of beta's way to beta_final."""
+    beta_dpo_alpha: float | None = None
+    """How strongly beta follows the step's mean reward margin (β-DPO; 0.6 in the paper); ≥ 0; None is off."""
+    sync_ref_model: bool = False
+    """Let the reference follow the policy (TR-DPO): every ref_model_sync_steps steps, α·policy + (1-α)·reference."""
+    ref_model_mixup_alpha: float = 0.6
+    """α of the moving reference, in (0, 1]; adapters take 1 only, a copy."""
+    ref_model_sync_steps: int = 512
+    """Optimizer steps between two moves of the reference; ≥ 1."""
 
 
 @dataclass(kw_only=True)
@@ -64,14 +81,38 @@ class DPOConfig(DPOSettings, DataSettings, ModelSettings, AdapterSettings, Train
         """Take a single name for a list of one, as TRL does, and raise ConfigError for what is not allowed."""
         for name in ("loss_type", "shadow_losses", "report_to"):
             value = getattr(self, name)
-            setattr(self, name, list(value) if isinstance(value, list | tuple) else [value])
+            words = list(value) if isinstance(value, list | tuple) else [value]
+            setattr(self, name, [_named(word) for word in words])
         self.report_to = [name for name in self.report_to if name != "none"]
+        self._add_likelihood()
         check_dpo_settings(self)
         check_data_settings(self)
         check_model_settings(self)
         check_adapter_settings(self)
         check_training_settings(self)
+        if self.sync_ref_model and self.use_peft and self.ref_model_mixup_alpha != 1:
+            raise ConfigError("--sync_ref_model with an adapter copies it: give --ref_model_mixup_alpha 1")
         self.beta = DEFAULT_BETA if self.beta is None else self.beta
+
+    def _add_likelihood(self) -> None:
+        """Write rpo_alpha as the sft term that it is."""
+        if self.rpo_alpha is None or "sft" in self.loss_type:
+            return
+        check_ranges(self, {"rpo_alpha": NOT_NEGATIVE})
+        if self.rpo_alpha > 0:
+            self.loss_weights = [*(self.loss_weights or [1.0] * len(self.loss_type)), self.rpo_alpha]
+            self.loss_type = [*self.loss_type, "sft"]
+        self.rpo_alpha = None
+
+
+def _named(word: Any) -> Any:
+    """A function that was handed over, by its name; anything else as it is."""
+    if not callable(word):
+        return word
+    from burnish.objectives.custom import name_given
+
+    function: Any = word
+    return name_given(function)
 
 
 DEFAULT_BETA = 0.1
@@ -86,6 +127,11 @@ RANGES = {
     "simpo_gamma": NOT_NEGATIVE,
     "cpo_alpha": NOT_NEGATIVE,
     "alphapo_alpha": Range(least=-10, most=10),
+    "rpo_alpha": NOT_NEGATIVE,
+    "beta_final": POSITIVE,
+    "beta_dpo_alpha": NOT_NEGATIVE,
+    "ref_model_mixup_alpha": Range(above=0, most=1),
+    "ref_model_sync_steps": COUNT,
 }
 
 OBJECTIVE_SETTINGS = (
@@ -101,6 +147,28 @@ def check_dpo_settings(settings: DPOSettings) -> None:
     check_choices(settings, DPOSettings)
     check_settings(settings.loss_type, changed_settings(settings), shadows=settings.shadow_losses)
     check_weights(settings.loss_type, settings.loss_weights)
+    compares = any(facts.needs_reference and not facts.is_likelihood for facts in choose(settings.loss_type).values())
+    _check_companions(settings)
+    for name in ("reference_free", "sync_ref_model", "beta_dpo_alpha"):
+        if getattr(settings, name) not in (None, False) and not compares:
+            raise ConfigError(f"--{name}: {' and '.join(settings.loss_type)} compares with no reference; leave it out")
+    if settings.reference_free and (settings.sync_ref_model or settings.beta_dpo_alpha is not None):
+        raise ConfigError("--reference_free loads no reference: leave out --sync_ref_model and --beta_dpo_alpha")
+
+
+def _check_companions(settings: DPOSettings) -> None:
+    """Refuse settings that only act beside another one."""
+    defaults = {entry.name: entry.default for entry in fields(DPOSettings)}
+    companions = {
+        "beta_schedule": ("beta_final", settings.beta_final is not None),
+        "ref_model_mixup_alpha": ("sync_ref_model", settings.sync_ref_model),
+        "ref_model_sync_steps": ("sync_ref_model", settings.sync_ref_model),
+    }
+    for name, (other, is_set) in companions.items():
+        if getattr(settings, name) != defaults[name] and not is_set:
+            raise ConfigError(f"--{name} has no effect without --{other}: give it, or leave both out")
+    if settings.beta_final is not None and settings.beta_dpo_alpha is not None:
+        raise ConfigError("--beta_final and --beta_dpo_alpha both move beta: keep one")
 
 
 def changed_settings(settings: DPOSettings) -> dict[str, Any]:

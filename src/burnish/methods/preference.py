@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -13,15 +13,15 @@ from burnish.batching.layout import MicroBatch
 from burnish.data.groups import PromptGroup
 from burnish.data.kinds import GroupKind
 from burnish.engine.method import Method, MicroBatchLoss, StepPart
-from burnish.engine.metrics import SumAndCount
+from burnish.engine.metrics import SumAndCount, token_metrics
 from burnish.methods.dpo import DPOConfig, DPOSettings, objective_values
 from burnish.methods.trainer import Trainer
 from burnish.objectives.combine import Combination, CoupledStep
 from burnish.objectives.metrics import preference_metrics
-from burnish.objectives.running import RewardBaseline
+from burnish.objectives.running import Beta, RewardBaseline
 from burnish.objectives.scores import PairScores
 from burnish.objectives.tokens import discount_weights, likelihood_weights
-from burnish.scoring.scores import CompletionScores, sum_by_completion
+from burnish.scoring.scores import CompletionScores, weighted_logps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,6 +29,10 @@ class PreferenceStep:
     """What a micro-batch's loss is told of its step."""
 
     coupled: CoupledStep | None
+    beta: Tensor | None
+    """The step's β where it follows the step's margin."""
+    mean_margin: Tensor | None
+    """M0 after the step."""
 
 
 class PreferenceMethod(Method):
@@ -37,13 +41,15 @@ class PreferenceMethod(Method):
     name = "dpo"
 
     def __init__(self, settings: DPOSettings) -> None:
+        self.settings = settings
         values = objective_values(settings)
+        self.beta = Beta(values["beta"], settings.beta_final, settings.beta_schedule, settings.beta_dpo_alpha)
         self.combination = Combination(settings.loss_type, settings.loss_weights, values)
         self.shadows = Combination(settings.shadow_losses, None, values) if settings.shadow_losses else None
-        self.needs_reference = self.combination.needs_reference
+        self.needs_reference = self.combination.needs_reference and not settings.reference_free
         self.needs_log_sum_squares = settings.use_weighting
-        self.ld_alpha = settings.ld_alpha
-        self.has_closed_start = self.combination.loss_at_start() is not None and not self.combination.needs_step_scores
+        self.couples = self.combination.needs_step_scores or self.beta.follows_margin
+        self.has_closed_start = self.combination.loss_at_start() is not None and not self.couples
         self._baseline = RewardBaseline.start()
 
     def denominators(self, groups: Sequence[PromptGroup]) -> dict[str, float]:
@@ -61,52 +67,76 @@ class PreferenceMethod(Method):
     ) -> MicroBatchLoss:
         """Objectives on the pairs of a micro-batch, divided by the step's counts."""
         pairs = self._pairs(scores, reference, batch)
-        values = self._step_values(pairs)
-        coupled = None if step is None or step.value.coupled is None else step.value.coupled.select(step.rows)
+        told: PreferenceStep | None = None if step is None else step.value
+        values = self._step_values(pairs, told)
+        coupled = None if step is None or told is None or told.coupled is None else told.coupled.select(step.rows)
         loss, terms = self.combination.total(pairs, denominators, values, coupled=coupled)
-        chosen_rewards, rejected_rewards = self.combination.rewards(pairs, values)
-        metrics = preference_metrics(pairs, chosen_rewards, rejected_rewards, scores.mean_logit_sums)
+        metrics = preference_metrics(pairs, *self.combination.rewards(pairs, values), scores.mean_logit_sums)
         if len(terms) > 1:
             metrics |= terms
+        if self.beta.moves:
+            count = metrics["rewards/chosen"][1]
+            metrics["beta"] = (values["beta"] * count, count)
         metrics |= self._shadow_metrics(pairs, denominators, values)
         statistics = torch.stack([*metrics["rewards/chosen"], *metrics["rewards/rejected"]])
         return MicroBatchLoss(loss, metrics | token_metrics(scores, batch), statistics if self._has_baseline else None)
 
     def coupled_groups(self, groups: Sequence[PromptGroup]) -> Sequence[PromptGroup]:
-        """The step's own pairs, where an objective couples them."""
-        return groups if self.combination.needs_step_scores else ()
+        """The step's own pairs, where an objective or β's rule couples them."""
+        return groups if self.couples else ()
 
     def coupling_row(self, scores: CompletionScores, reference: CompletionScores | None, batch: MicroBatch) -> Tensor:
         """(pairs, columns) log-probabilities and token counts."""
         return self._pairs(scores, reference, batch).as_table()
 
     def couple(self, table: Tensor, denominators: Mapping[str, float]) -> PreferenceStep:
-        """Objectives that couple the step, on all of its pairs."""
-        pairs = PairScores.from_table(table, has_reference=self.needs_reference)
-        return PreferenceStep(self.combination.couple(pairs, denominators, self._step_values(pairs)))
+        """β of the step, and the objectives that couple it, on all of its pairs."""
+        pairs = PairScores.from_table(table, has_reference=self.combination.needs_reference)
+        step = PreferenceStep(None, None, None)
+        if self.beta.follows_margin:
+            beta, mean_margin = self.beta.of_step(self.combination.score_differences(pairs))
+            step = PreferenceStep(None, beta, mean_margin)
+        if not self.combination.needs_step_scores:
+            return step
+        return replace(step, coupled=self.combination.couple(pairs, denominators, self._step_values(pairs, step)))
 
     def advance(self, value: Any, statistics: Tensor | None) -> None:
-        """Take a step's rewards into BCO's δ."""
+        """Take a step's rewards into BCO's δ, and its margin into β-DPO's mean."""
+        if value is not None and value.mean_margin is not None:
+            self.beta.running_margin = value.mean_margin
         if statistics is not None:
             chosen, chosen_count, rejected, rejected_count = statistics.unbind()
-            self._baseline = self._baseline.to(statistics.device).after(
-                (chosen, chosen_count), (rejected, rejected_count)
-            )
+            baseline = self._baseline.to(statistics.device)
+            self._baseline = baseline.after((chosen, chosen_count), (rejected, rejected_count))
+
+    def set_progress(self, share: float) -> None:
+        """Move β along its schedule."""
+        self.beta.progress = share
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """BCO's δ."""
-        if not self._has_baseline:
-            return {}
-        return {"baseline_sums": self._baseline.sums, "baseline_counts": self._baseline.counts}
+        """BCO's δ and β-DPO's mean margin."""
+        state = {"running_margin": self.beta.running_margin} if self.beta.follows_margin else {}
+        if self._has_baseline:
+            state |= {"baseline_sums": self._baseline.sums, "baseline_counts": self._baseline.counts}
+        return state
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from a checkpoint's δ."""
+        """Go on from a checkpoint's state."""
+        if self.beta.follows_margin:
+            self.beta.running_margin = tensors["running_margin"]
         if self._has_baseline:
             self._baseline = RewardBaseline(tensors["baseline_sums"], tensors["baseline_counts"])
 
     def describe(self) -> str:
-        """Terms with their weights, and the settings that they use."""
-        return self.combination.in_words()
+        """Terms with their weights, the settings that they use, and what they cost besides."""
+        words = [self.combination.in_words(), *self.beta.in_words()]
+        if self.settings.reference_free:
+            words.append("the reference's log-probabilities taken for 0")
+        if self.shadows is not None:
+            words.append(f"logged only: {', '.join(term.name for term in self.shadows.terms)}")
+        if self.couples:
+            words.append("couples the step: one more policy forward where it has several micro-batches")
+        return "; ".join(words)
 
     @property
     def _has_baseline(self) -> bool:
@@ -115,20 +145,27 @@ class PreferenceMethod(Method):
 
     def _pairs(self, scores: CompletionScores, reference: CompletionScores | None, batch: MicroBatch) -> PairScores:
         weights = pair_weight = likelihood = None
-        if self.ld_alpha is not None:
-            weights = discount_weights(batch.num_counted, *places(batch), ld_alpha=self.ld_alpha)
+        if self.settings.ld_alpha is not None:
+            weights = discount_weights(
+                batch.num_counted, batch.completion_of, batch.offset_of, ld_alpha=self.settings.ld_alpha
+            )
             likelihood = scores.logps[0::2]
         if self.needs_log_sum_squares and scores.log_sum_squares is not None:
             pair_weight = likelihood_weights(
                 scores.token_logps,
                 scores.log_sum_squares,
-                *places(batch),
+                batch.completion_of,
+                batch.offset_of,
                 batch.num_counted,
                 max_counted=batch.max_counted,
             )
+        logps = weighted_logps(scores, batch, weights)
+        ref_logps = torch.zeros_like(logps) if self.settings.reference_free else None
+        if reference is not None:
+            ref_logps = weighted_logps(reference, batch, weights)
         return PairScores.from_completions(
-            weighted_logps(scores, batch, weights),
-            None if reference is None else weighted_logps(reference, batch, weights),
+            logps,
+            ref_logps,
             batch.num_counted,
             weight=batch.weight,
             margin=batch.margin,
@@ -136,11 +173,12 @@ class PreferenceMethod(Method):
             chosen_likelihood=likelihood,
         )
 
-    def _step_values(self, pairs: PairScores) -> dict[str, Any]:
-        if not self._has_baseline:
-            return {}
-        self._baseline = self._baseline.to(pairs.chosen_logps.device)
-        return {"reward_baseline": self._baseline.value}
+    def _step_values(self, pairs: PairScores, step: PreferenceStep | None) -> dict[str, Any]:
+        values: dict[str, Any] = {"beta": self.beta.value if step is None or step.beta is None else step.beta}
+        if self._has_baseline:
+            self._baseline = self._baseline.to(pairs.chosen_logps.device)
+            values["reward_baseline"] = self._baseline.value
+        return values
 
     @torch.no_grad()
     def _shadow_metrics(
@@ -150,27 +188,6 @@ class PreferenceMethod(Method):
             return {}
         _, terms = self.shadows.total(pairs, denominators, values)
         return {name.replace("loss/", "shadow/", 1): metric for name, metric in terms.items()}
-
-
-def places(batch: MicroBatch) -> tuple[Tensor, Tensor]:
-    """Which completion each counted token belongs to, and its place in it."""
-    return batch.completion_of, batch.offset_of
-
-
-def weighted_logps(scores: CompletionScores, batch: MicroBatch, token_weights: Tensor | None) -> Tensor:
-    """(completions,) sums of log-probabilities, nats, each token multiplied by its weight where there are weights."""
-    return scores.logps if token_weights is None else sum_by_completion(scores.token_logps * token_weights, batch)
-
-
-def token_metrics(scores: CompletionScores, batch: MicroBatch) -> dict[str, SumAndCount]:
-    """Entropy over all counted tokens and accuracy over the chosen ones, where the scorer was asked for them."""
-    if scores.entropies is None or scores.correct is None:
-        return {}
-    is_chosen = (batch.completion_of % 2 == 0).to(scores.correct.dtype)
-    return {
-        "entropy": (scores.entropies.sum(), batch.num_counted.sum()),
-        "mean_token_accuracy": ((scores.correct * is_chosen).sum(), is_chosen.sum()),
-    }
 
 
 class DPOTrainer(Trainer):

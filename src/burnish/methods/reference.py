@@ -17,7 +17,9 @@ from burnish.data.groups import PromptGroup
 from burnish.models.adapters import has_adapter
 from burnish.models.cached_reference import CachedReference
 from burnish.models.logp_store import LogpStore
+from burnish.models.moving_reference import MovingReference
 from burnish.models.reference import AdapterOffReference, FrozenReference, ReferenceProvider, copy_of_start
+from burnish.objectives.moving_reference import check_moving_reference
 from burnish.scoring.scorer import Scorer
 
 
@@ -37,11 +39,16 @@ def build_reference(
     starts_as_policy = other is None and dtype in (None, torch.float32)
     store = LogpStore(_store_folder(config, scorer, identity))
     cached = CachedReference(None, store, starts_as_policy=starts_as_policy)
-    if len(store) and cached.covers(groups):
+    moves = getattr(config, "sync_ref_model", False)
+    if not moves and len(store) and cached.covers(groups):
         notice("reference: every completion is in the cache; no reference model is loaded")
-    else:
-        cached.live = _live_reference(scorer, other, dtype)
-    return cached
+        return cached
+    cached.live = _live_reference(scorer, other, dtype)
+    if not moves:
+        return cached
+    alpha, every = config.ref_model_mixup_alpha, config.ref_model_sync_steps
+    check_moving_reference(alpha=alpha, every=every, uses_adapter=has_adapter(scorer.model))
+    return MovingReference(cached, scorer.model, alpha=alpha, every=every)
 
 
 def _live_reference(scorer: Scorer, other: nn.Module | None, dtype: torch.dtype | None) -> ReferenceProvider:

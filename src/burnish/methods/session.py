@@ -131,6 +131,8 @@ def load_models(
                 disable_dropout(model)
     if config.use_peft or inputs.peft_config is not None:
         policy = add_adapter(policy, inputs.peft_config or config)
+        if getattr(config, "sync_ref_model", False):
+            keep_start(policy)  # a copy that can follow, instead of the adapter switched off
     if config.gradient_checkpointing:
         enable_checkpointing(policy)
     return policy, other, fingerprints

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -73,6 +73,18 @@ class CachedReference:
     def covers(self, groups: Iterable[PromptGroup]) -> bool:
         """Whether every completion of these groups is in the store."""
         return all(key in self.store for group in groups for key in group_keys(group))
+
+    def after_step(self, step: int) -> None:
+        """Take note of a finished optimizer step (from 1); a reference that stands still ignores it."""
+        return
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """What the reference's weights have become, for the checkpoint; empty where they stand still."""
+        return {}
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `state_tensors` gave."""
+        return
 
     def unload(self) -> None:
         """Let the live reference go; its memory is free when nobody else holds it."""

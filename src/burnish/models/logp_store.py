@@ -90,7 +90,7 @@ class LogpStore:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What a checkpoint must keep: nothing where the values are on disk already, else all of them."""
-        if self._folder is not None:
+        if self._folder is not None or not self._values:
             return {}
         keys = np.frombuffer(b"".join(self._values), dtype=np.uint8).reshape(-1, KEY_BYTES)
         sizes = np.array([len(values) for values in self._values.values()], dtype=np.int64)

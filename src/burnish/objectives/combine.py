@@ -12,9 +12,10 @@ from torch import Tensor
 from burnish.errors import ConfigError
 from burnish.objectives.checks import check_weights, choose, objective_name
 from burnish.objectives.coupled import linear_surrogate, step_coefficients
-from burnish.objectives.divergences import choose_divergence
+from burnish.objectives.divergences import Divergence, choose_divergence
 from burnish.objectives.facts import Reward
 from burnish.objectives.metrics import Metric, preference_rewards
+from burnish.objectives.paired import score_difference
 from burnish.objectives.scores import PairScores
 from burnish.objectives.table import PAIRED, LossType, PairedObjective, find_objective, keyword_arguments
 
@@ -168,6 +169,10 @@ class Combination:
         settings = {"alphapo_alpha": values["alphapo_alpha"]} if "alphapo_alpha" in values else {}
         return preference_rewards(scores, self.reward, beta=values["beta"], **settings)
 
+    def score_differences(self, scores: PairScores) -> Tensor:
+        """D = s(Lw) - s(Ll) of each pair, (pairs,), with the chosen f-divergence; needs a reference."""
+        return score_difference(scores, self._divergence())
+
     def in_words(self) -> str:
         """Terms with their weights, and the settings that they use: `1 x sigmoid + 0.1 x sft; beta 0.1`."""
         terms = " + ".join(f"{term.weight:g} x {term.name}" for term in self.terms)
@@ -224,11 +229,14 @@ class Combination:
         values = {**self.settings, **step_values}
         if scores.label_smoothing is not None:
             values["label_smoothing"] = scores.label_smoothing
-        values["divergence"] = choose_divergence(
-            values.get("f_divergence_type", "reverse_kl"), coef=values.get("f_alpha_divergence_coef", 0.5)
-        )
+        values["divergence"] = self._divergence()
         names = keyword_arguments(function)
         return function(scores, **{name: values[name] for name in names if name in values})
+
+    def _divergence(self) -> Divergence:
+        return choose_divergence(
+            self.settings.get("f_divergence_type", "reverse_kl"), coef=self.settings.get("f_alpha_divergence_coef", 0.5)
+        )
 
 
 def _in_words(value: Any) -> str:

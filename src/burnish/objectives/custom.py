@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor
@@ -18,17 +21,29 @@ from torch import Tensor
 from burnish.errors import ConfigError
 from burnish.objectives.scores import PairScores
 
+_GIVEN: dict[str, Callable[..., Tensor]] = {}
+"""Functions that were handed over in Python, by the name that their settings carry from then on."""
 
-@functools.lru_cache(maxsize=64)
+
+def name_given(function: Callable[..., Tensor]) -> str:
+    """The `module:function` by which settings name a function handed over in Python; load_function then finds it."""
+    name = f"{function.__module__}:{getattr(function, '__name__', type(function).__name__)}"
+    _GIVEN[name] = function
+    return name
+
+
 def load_function(path: str) -> Callable[..., Tensor]:
-    """Import a function by `package.module:function`.
+    """Import a function by `package.module:function`, from where Python finds modules or from the working directory.
 
     Raises:
         ConfigError: the module or the function is not there, or is no function.
     """
+    if path in _GIVEN:
+        return _GIVEN[path]
     module_name, _, function_name = path.partition(":")
     try:
-        module = importlib.import_module(module_name)
+        with _working_directory_on_path():
+            module = importlib.import_module(module_name)
     except ImportError as error:
         raise ConfigError(
             f"loss_type {path!r}: cannot import {module_name} ({error}); it must be importable from where burnish runs"
@@ -37,6 +52,17 @@ def load_function(path: str) -> Callable[..., Tensor]:
     if not callable(function):
         raise ConfigError(f"loss_type {path!r}: {module_name} has no function {function_name}")
     return cast(Callable[..., Tensor], function)
+
+
+@contextmanager
+def _working_directory_on_path() -> Iterator[None]:
+    """Find modules beside the user, as `python -m` does and a console script does not."""
+    here = str(Path.cwd())
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
 
 
 @functools.lru_cache(maxsize=64)

@@ -7,7 +7,7 @@ as it is during evaluation.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -90,3 +90,47 @@ def scheduled_beta(
     """
     done = progress if shape == "linear" else (1 - math.cos(math.pi * progress)) / 2
     return beta + (final_beta - beta) * done
+
+
+@dataclass(slots=True, eq=False)
+class Beta:
+    """β of a run: constant, on a schedule, or following the step's margin (β-DPO)."""
+
+    start: float
+    """1/nats, > 0."""
+    final: float | None = None
+    shape: Literal["linear", "cosine"] = "linear"
+    alpha: float | None = None
+    """β-DPO's α; None does not follow the margin."""
+    progress: float = 0.0
+    """Share of the run's optimizer steps that are done."""
+    running_margin: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """β-DPO's M0; in the checkpoint."""
+
+    @property
+    def follows_margin(self) -> bool:
+        return self.alpha is not None
+
+    @property
+    def moves(self) -> bool:
+        return self.follows_margin or self.final is not None
+
+    @property
+    def value(self) -> float:
+        """β where the step's margin does not matter."""
+        if self.final is None:
+            return self.start
+        return scheduled_beta(self.progress, beta=self.start, final_beta=self.final, shape=self.shape)
+
+    def of_step(self, differences: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """β of a step and M0 after it, from D of all its pairs, (pairs,); None where β does not follow them."""
+        if self.alpha is None:
+            return None, None
+        running = self.running_margin.to(differences.device)
+        return beta_dpo((self.start * differences).mean(), running, beta=self.start, alpha=self.alpha)
+
+    def in_words(self) -> list[str]:
+        """What moves β, for the plan."""
+        if self.alpha is not None:
+            return [f"beta follows the step's margin (alpha {self.alpha:g})"]
+        return [] if self.final is None else [f"beta to {self.final:g} ({self.shape})"]

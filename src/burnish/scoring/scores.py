@@ -46,6 +46,11 @@ def sum_by_completion(values: Tensor, batch: MicroBatch) -> Tensor:
     return table.index_copy(0, slots, values).view(batch.num_completions, batch.max_counted).sum(dim=1)
 
 
+def weighted_logps(scores: CompletionScores, batch: MicroBatch, token_weights: Tensor | None) -> Tensor:
+    """(completions,) sums of log-probabilities, nats, each counted token times its weight where there are any."""
+    return scores.logps if token_weights is None else sum_by_completion(scores.token_logps * token_weights, batch)
+
+
 def join_scores(token_logps: Tensor, mean_logits: Tensor, batch: MicroBatch) -> CompletionScores:
     """Build the scores from values of counted tokens, both (counted,)."""
     return CompletionScores(

@@ -47,14 +47,6 @@ FORMER: dict[str, Answer] = {
     "max_prompt_length": Refused(_LENGTH, _LENGTH_ZH),
     "max_completion_length": Refused(_LENGTH, _LENGTH_ZH),
     "max_target_length": Refused(_LENGTH, _LENGTH_ZH),
-    "rpo_alpha": Refused(
-        "a likelihood term beside the preference loss is not built yet; leave it out",
-        "尚未支持偏好损失之外的似然项，请去掉此项",
-        harmless=(None, False, 0.0),
-    ),
-    "reference_free": Refused(
-        "objectives without a reference are not built yet; leave it out", "尚未支持无参考模型的目标，请去掉此项"
-    ),
     "generate_during_eval": Refused(
         "--num_samples answers held-out prompts before and after training",
         "--num_samples 会在训练前后回答留出的提示",

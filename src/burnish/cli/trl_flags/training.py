@@ -42,13 +42,10 @@ def read_checkpointing_kwargs(value: Any, _: Layer) -> dict[str, Any]:
     return {}
 
 
-_NOT_BUILT = "is not built yet; leave it out"
 _COMPILE = "compilation is not built yet; leave it out"
 _COMPILE_ZH = "尚未支持编译，请去掉此项"
 _LIGER = "the head meets only counted positions and runs in blocks, so the full logits never exist"
 _LIGER_ZH = "输出层只计算计入损失的位置并分块进行，完整的 logits 从不存在"
-_MOVING = "a reference that moves with the policy " + _NOT_BUILT
-_MOVING_ZH = "尚未支持随策略移动的参考模型，请去掉此项"
 _ONE_DEVICE = "a run takes one device for now; leave it out"
 _ONE_DEVICE_ZH = "目前一次运行使用一个设备，请去掉此项"
 _REFERENCE_COST = "the reference scores each completion once, and --reference_cache keeps what it said for later runs"
@@ -130,9 +127,6 @@ TRAINING: dict[str, Answer] = {
     "use_cpu": Translated("device", read_use_cpu, "true is --device cpu", "true 即 --device cpu"),
     "precompute_ref_log_probs": NotNeeded(_REFERENCE_COST, _REFERENCE_COST_ZH),
     "precompute_ref_batch_size": NotNeeded(_REFERENCE_COST, _REFERENCE_COST_ZH),
-    "sync_ref_model": Refused(_MOVING, _MOVING_ZH),
-    "ref_model_mixup_alpha": Refused(_MOVING, _MOVING_ZH, harmless=(None, 0.6)),
-    "ref_model_sync_steps": Refused(_MOVING, _MOVING_ZH, harmless=(None, 512)),
     "fsdp": Refused(_ONE_DEVICE, _ONE_DEVICE_ZH, harmless=(None, False, "", [])),
     "fsdp_config": Refused(_ONE_DEVICE, _ONE_DEVICE_ZH),
     "deepspeed": Refused(_ONE_DEVICE, _ONE_DEVICE_ZH),
