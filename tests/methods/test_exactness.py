@@ -59,12 +59,16 @@ def test_separate_rows_move_the_model_as_tree_rows_do(tmp_path: Path, monkeypatc
 def test_the_cached_reference_equals_the_live_one(tmp_path: Path) -> None:
     data = write_pairs(tmp_path / "pairs.jsonl", count=24)
     cache = ["--reference_cache", "disk", "--reference_cache_dir", tmp_path / "cache"]
+    otherwise_cut = ["--max_tokens_per_micro_batch", 50]
     run_burnish(*job(data, tmp_path / "live", "--num_train_epochs", 2))
+    run_burnish(*job(data, tmp_path / "live-cut", "--num_train_epochs", 2, *otherwise_cut))
     run_burnish(*job(data, tmp_path / "first", "--num_train_epochs", 2, *cache))
-    run_burnish(*job(data, tmp_path / "second", "--num_train_epochs", 2, "--max_tokens_per_micro_batch", 50, *cache))
-    live = read_metrics(tmp_path / "live")[:6]
-    for name in ("first", "second"):
-        for record, expected in zip(read_metrics(tmp_path / name)[:6], live, strict=True):
+    run_burnish(*job(data, tmp_path / "second", "--num_train_epochs", 2, *otherwise_cut, *cache))
+    # The cut's own rounding, which the first steps of AdamW magnify, is not what is compared here.
+    for cached, live in (("first", "live"), ("second", "live-cut")):
+        for record, expected in zip(
+            read_metrics(tmp_path / cached)[:6], read_metrics(tmp_path / live)[:6], strict=True
+        ):
             assert record["rewards/chosen"] == pytest.approx(expected["rewards/chosen"], abs=1e-5)
             assert record["loss"] == pytest.approx(expected["loss"], abs=1e-5)
 

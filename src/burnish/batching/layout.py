@@ -1,8 +1,9 @@
 """Prompt groups as tensors: tree rows, in which a prompt stands once before all of its completions.
 
 A shared row is `[prompt | completion 1 | … | completion k]`. Positions restart after the prompt for each completion,
-and a completion sees the prompt and itself. A separate row is `[prompt | completion i]`. Both give the same counted
-tokens in the same order, so nothing behind the layout knows which one was used.
+and a completion sees the prompt and itself. A separate row is `[prompt | completion i]`. Packed, the shared rows of all
+groups stand one behind the other in a single row without padding. All give the same counted tokens in the same order,
+so nothing behind the layout knows which one was used.
 """
 
 from __future__ import annotations
@@ -19,6 +20,18 @@ from burnish.data.groups import PromptGroup
 
 PADDING = -1
 PROMPT = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TreeShape:
+    """Lengths of one group in a packed row, in tokens."""
+
+    prompt: int
+    completions: tuple[int, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        return self.prompt + sum(self.completions)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +70,8 @@ class MicroBatch:
     """Tokens of the rows without padding."""
     is_shared: bool
     """Whether rows hold all completions of a group behind one prompt."""
+    trees: tuple[TreeShape, ...] | None = None
+    """The groups of a packed row, in order; None where rows are padded."""
 
     def to(self, device: torch.device) -> MicroBatch:
         """Copy the tensors to a device."""
@@ -93,18 +108,21 @@ def row_shape(prompt_length: int, completion_lengths: Sequence[int], *, shared: 
     return RowShape(len(completion_lengths), prompt_length + max(completion_lengths))
 
 
-def lay_out(groups: Sequence[PromptGroup], *, shared: bool, pad_id: int) -> MicroBatch:
+def lay_out(groups: Sequence[PromptGroup], *, shared: bool, pad_id: int, packed: bool = False) -> MicroBatch:
     """Build the tensors of a micro-batch.
 
     Args:
         groups: the groups, all computed together; at least one.
         shared: whether a group's completions share one row and one prompt.
         pad_id: token id that fills rows up to the longest.
+        packed: put all shared rows into one; the model's attention must take its groups apart.
     """
     rows: list[_Row] = []
     counted: list[tuple[int, np.ndarray, np.ndarray]] = []  # row, predictors within the row, targets
     for group in groups:
         counted.extend(_add_group(rows, group, shared=shared))
+    if packed:
+        rows, counted = _pack(rows, counted)
     length = max(row.length for row in rows)
     sizes = [len(targets) for _, _, targets in counted]
     return MicroBatch(
@@ -123,7 +141,27 @@ def lay_out(groups: Sequence[PromptGroup], *, shared: bool, pad_id: int) -> Micr
         num_tokens=sum(group.num_tokens for group in groups),
         num_computed_tokens=sum(row.length for row in rows),
         is_shared=shared,
+        trees=tuple(map(tree_shape, groups)) if packed else None,
     )
+
+
+def tree_shape(group: PromptGroup) -> TreeShape:
+    """Lengths of a group."""
+    return TreeShape(len(group.prompt_ids), tuple(len(ids) for ids in group.completion_ids))
+
+
+def _pack(
+    rows: list[_Row], counted: list[tuple[int, np.ndarray, np.ndarray]]
+) -> tuple[list[_Row], list[tuple[int, np.ndarray, np.ndarray]]]:
+    """Put rows one behind the other into a single one."""
+    starts = np.cumsum([0, *(row.length for row in rows)])
+    whole = _Row(
+        ids=[part for row in rows for part in row.ids],
+        positions=[part for row in rows for part in row.positions],
+        segments=[part for row in rows for part in row.segments],
+        length=int(starts[-1]),
+    )
+    return [whole], [(0, starts[row] + predictors, targets) for row, predictors, targets in counted]
 
 
 def _add_group(rows: list[_Row], group: PromptGroup, *, shared: bool) -> list[tuple[int, np.ndarray, np.ndarray]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,3 +72,33 @@ def plan_step(groups: Sequence[int] | np.ndarray, shapes: Sequence[RowShape], ma
     if members:
         micro_batches.append(MicroBatchPlan(tuple(members), num_rows, length))
     return StepPlan(tuple(micro_batches))
+
+
+def plan_packed_step(groups: Sequence[int] | np.ndarray, lengths: Sequence[int], max_tokens: int) -> StepPlan:
+    """Cut groups into as few micro-batches as a budget allows, with nearly equal tokens in each; none is padded.
+
+    The longest groups are dealt first, each into the micro-batch with the fewest tokens so far that still has room:
+    equal loads keep the peak of memory at its least, and leave no small remainder that a device would idle on. The
+    fullest micro-batch comes first, so that a budget that memory cannot hold fails at once.
+
+    Args:
+        groups: indices into the group store, shape (groups,).
+        lengths: tokens of each of these groups, in the same order.
+        max_tokens: most tokens of a micro-batch; ≥ 1. A longer group is a micro-batch of its own.
+    """
+    by_length = sorted(range(len(groups)), key=lambda i: (-lengths[i], i))
+    num_bins = max(1, math.ceil(sum(lengths) / max_tokens))
+    members: list[list[int]] = [[] for _ in range(num_bins)]
+    loads = [0] * num_bins
+    for i in by_length:
+        emptiest = min(range(len(loads)), key=loads.__getitem__)
+        if members[emptiest] and loads[emptiest] + lengths[i] > max_tokens:
+            emptiest = len(loads)
+            members.append([])
+            loads.append(0)
+        members[emptiest].append(i)
+        loads[emptiest] += lengths[i]
+    order = sorted((b for b in range(len(loads)) if members[b]), key=lambda b: -loads[b])
+    return StepPlan(
+        tuple(MicroBatchPlan(tuple(int(groups[i]) for i in sorted(members[b])), 1, loads[b]) for b in order)
+    )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from burnish.batching.layout import MicroBatch, lay_out, row_shape
-from burnish.batching.planner import MicroBatchPlan, StepPlan, plan_step
+from burnish.batching.planner import MicroBatchPlan, StepPlan, plan_packed_step, plan_step
 from burnish.data.groups import PromptGroup
 from burnish.engine.coupling import Coupling, CouplingTable, find_coupling
 from burnish.engine.method import Method, MicroBatchLoss, StepPart
@@ -52,9 +52,13 @@ class Cut:
     shared: bool
     pad_id: int
     max_tokens: int
+    packed: bool = False
+    """Whether the shared rows of a micro-batch stand in one row, without padding."""
 
     def plan(self, indices: Sequence[int], groups: Sequence[PromptGroup]) -> StepPlan:
         """Plan micro-batches for groups, given with their indices in the store."""
+        if self.packed:
+            return plan_packed_step(indices, [group.num_tree_tokens for group in groups], self.max_tokens)
         shapes = [
             row_shape(len(group.prompt_ids), [len(ids) for ids in group.completion_ids], shared=self.shared)
             for group in groups
@@ -193,7 +197,8 @@ class Passes:
         return outcome
 
     def _lay_out(self, groups: Sequence[PromptGroup]) -> MicroBatch:
-        return lay_out(groups, shared=self.cut.shared, pad_id=self.cut.pad_id).to(self.device)
+        cut = self.cut
+        return lay_out(groups, shared=cut.shared, pad_id=cut.pad_id, packed=cut.packed).to(self.device)
 
 
 def _added(total: Tensor | None, more: Tensor | None) -> Tensor | None:

@@ -29,6 +29,7 @@ def describe_run(session: Session, method: Method, config: Any) -> RunPlan:
     counts = count_parameters(session.model)
     held_out = "" if session.evaluation is None else f"; {len(session.evaluation.groups):,} held out"
     share = "shared prompts" if session.cut.shared else "one completion a row"
+    share += ", packed without padding" if session.cut.packed else ""
     return RunPlan(
         title=f"burnish {method.name}: the plan",
         device=session.device.reason,

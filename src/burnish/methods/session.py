@@ -177,6 +177,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         groups = itertools.chain(train.groups, evaluation.groups if evaluation else ())
         weights = fingerprints.get("reference", fingerprints["base_model"])
         identity = {"weights": weights, "precision": precision.name, "device": device.kind}
+        identity |= {"rows": "packed"} if scoring.packed else {}
         reference = build_reference(config, scorer, other, groups, identity)
     max_tokens = config.max_tokens_per_micro_batch or default_max_tokens(device)
     return Session(
@@ -191,7 +192,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         accelerator=accelerator,
         sampler=sampler,
         scoring=scoring,
-        cut=Cut(scoring.shared, tokenizer.pad_token_id, max_tokens),
+        cut=Cut(scoring.shared, tokenizer.pad_token_id, max_tokens, scoring.packed),
         fingerprints=fingerprints,
     )
 

@@ -9,8 +9,11 @@ from typing import Any
 from torch import nn
 
 from burnish.scoring.head import HeadShape
+from burnish.scoring.tree_attention import NAME as TREE_ATTENTION
 
 _SHAREABLE_LAYERS = {"full_attention", "sliding_attention"}
+PACKED_WITHOUT_CHECK = frozenset({"llama", "qwen2", "qwen3", "mistral", "granite", "cohere"})
+"""Architectures whose packed rows the test suite compares with separate ones."""
 _NO_POSITION_IDS = "its positions are not given by ids"
 UNSHAREABLE = {
     "bloom": _NO_POSITION_IDS,
@@ -45,6 +48,8 @@ class Architecture:
     """Why a prompt cannot be shared by its completions; empty where it can."""
     mask_by_layer_type: bool = field(default=False)
     """Whether the decoder takes a dict of masks, one for each layer type."""
+    packable: bool = field(default=False)
+    """Whether its attention may take the groups of one packed row apart; a comparison confirms it."""
 
 
 def describe_architecture(model: nn.Module) -> Architecture:
@@ -55,12 +60,25 @@ def describe_architecture(model: nn.Module) -> Architecture:
     window = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
     if not layer_types:
         layer_types = ("full_attention",) if window is None else ("sliding_attention",)
+    unshareable = _why_unshareable(model, text, layer_types)
     return Architecture(
         head=_head_shape(text),
         layer_types=layer_types,
         window=window,
-        unshareable=_why_unshareable(model, text, layer_types),
+        unshareable=unshareable,
         mask_by_layer_type=len(layer_types) > 1,
+        packable=not unshareable and _is_packable(model, text, layer_types),
+    )
+
+
+def _is_packable(model: nn.Module, config: Any, layer_types: tuple[str, ...]) -> bool:
+    """Plain attention through transformers' interface, which hands on what it is not asked to know."""
+    parameters = inspect.signature(decoder_of(model).forward).parameters.values()
+    return (
+        layer_types == ("full_attention",)
+        and config._attn_implementation in ("sdpa", TREE_ATTENTION)
+        and bool(getattr(model, "_supports_attention_backend", False))
+        and any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
     )
 
 
@@ -79,7 +97,7 @@ def _why_unshareable(model: nn.Module, config: Any, layer_types: tuple[str, ...]
     other = [kind for kind in layer_types if kind not in _SHAREABLE_LAYERS]
     if other:
         return f"{config.model_type} has layers of kind {', '.join(other)}"
-    if getattr(config, "_attn_implementation", "sdpa") not in ("sdpa", "eager"):
+    if getattr(config, "_attn_implementation", "sdpa") not in ("sdpa", "eager", TREE_ATTENTION):
         return f"attention {config._attn_implementation} takes no mask of its own"
     decoder = decoder_of(model)
     if "position_ids" not in inspect.signature(decoder.forward).parameters:

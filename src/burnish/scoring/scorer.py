@@ -13,6 +13,7 @@ from burnish.scoring.architecture import Architecture, decoder_of, describe_arch
 from burnish.scoring.head import NO_EXTRAS, HeadExtras, TokenScores, score_tokens
 from burnish.scoring.masks import additive, tree_mask
 from burnish.scoring.scores import CompletionScores, join_scores
+from burnish.scoring.tree_attention import TreeRows, use_tree_attention
 
 
 class HeadPath(Enum):
@@ -39,10 +40,16 @@ class Scorer(nn.Module):
         self.head_path = head_path
         self.architecture: Architecture = describe_architecture(unwrap_adapter(model))
 
+    @property
+    def model_type(self) -> str:
+        config: Any = unwrap_adapter(self.model).config
+        return config.model_type
+
     def forward(self, batch: MicroBatch) -> CompletionScores:
         """Score a micro-batch whose tensors are on the model's device.
 
-        Rows that hold several completions get a tree mask; rows of one completion get the model's own causal mask.
+        A packed row goes through tree attention; rows that hold several completions get a tree mask; rows of one
+        completion get the model's own causal mask.
         """
         through = self._score_through_logits if self.head_path is HeadPath.WHOLE else self._score_gathered
         tokens = through(batch)
@@ -81,11 +88,14 @@ class Scorer(nn.Module):
         return TokenScores(logps, detached.mean(dim=1), entropies, correct, squares)
 
     def _decoder_inputs(self, batch: MicroBatch) -> dict[str, Any]:
-        inputs: dict[str, Any] = {
-            "input_ids": batch.input_ids,
-            "attention_mask": self._attention_mask(batch),
-            "use_cache": False,
-        }
+        inputs: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
+        if batch.trees is None:
+            inputs["attention_mask"] = self._attention_mask(batch)
+        else:
+            use_tree_attention(unwrap_adapter(self.model))
+            inputs["tree_rows"] = TreeRows.of(batch.trees)
+            # A mask of four axes is handed on as it is, where none at all would have one made of tokens x tokens.
+            inputs["attention_mask"] = batch.input_ids.new_zeros((1, 1, 1, 1), dtype=torch.bool)
         if not self.architecture.unshareable:
             inputs["position_ids"] = batch.position_ids
         return inputs

@@ -2,7 +2,8 @@
 
 The first micro-batch's shortest and longest groups are scored three ways in float32, without dropout: tree rows,
 separate rows, and separate rows through the model's own forward. Where tree rows differ, rows hold one completion each;
-where the gathered head differs too, all logits are computed. Both cost time and change nothing else.
+where the gathered head differs too, all logits are computed. Both cost time and change nothing else. Where the device
+and the architecture allow it, tree rows are scored packed as well.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 
 from burnish.batching.layout import lay_out
 from burnish.data.groups import PromptGroup
+from burnish.scoring.architecture import PACKED_WITHOUT_CHECK
 from burnish.scoring.scorer import HeadPath, Scorer
 
 TOLERANCE_NATS = 2e-3
@@ -27,6 +29,8 @@ class ScoringChoice:
     shared: bool
     head_path: HeadPath
     reason: str
+    packed: bool = False
+    """Whether shared rows stand in one row without padding, their attention computed group by group."""
 
 
 def choose_scoring(scorer: Scorer, groups: Sequence[PromptGroup], *, pad_id: int, check: bool = True) -> ScoringChoice:
@@ -43,7 +47,8 @@ def choose_scoring(scorer: Scorer, groups: Sequence[PromptGroup], *, pad_id: int
     known = scorer.architecture.unshareable
     if not check:
         reason = known or "as the architecture allows; not checked (self_check is off)"
-        return ScoringChoice(not known, HeadPath.GATHERED, reason)
+        packed = _may_pack(scorer) and scorer.model_type in PACKED_WITHOUT_CHECK
+        return ScoringChoice(not known, HeadPath.GATHERED, reason, packed)
     by_size = sorted(groups, key=lambda group: group.num_tree_tokens)
     sample = [by_size[0], by_size[-1]] if len(by_size) > 1 else by_size
     plain = _score(scorer, sample, shared=False, head_path=HeadPath.WHOLE, pad_id=pad_id)
@@ -59,15 +64,34 @@ def choose_scoring(scorer: Scorer, groups: Sequence[PromptGroup], *, pad_id: int
     if not tree_error <= TOLERANCE_NATS:
         reason = f"sharing a prompt changes log-probabilities by {tree_error:.2g} nats"
         return ScoringChoice(False, HeadPath.GATHERED, reason)
-    return ScoringChoice(True, HeadPath.GATHERED, f"checked against separate rows: {tree_error:.1g} nats apart at most")
+    packed = False
+    if _may_pack(scorer):
+        packed_error = _largest_difference(
+            _score(scorer, sample, shared=True, packed=True, head_path=HeadPath.GATHERED, pad_id=pad_id), plain
+        )
+        packed = packed_error <= TOLERANCE_NATS
+        tree_error = max(tree_error, packed_error) if packed else tree_error
+    reason = f"checked against separate rows: {tree_error:.1g} nats apart at most"
+    return ScoringChoice(True, HeadPath.GATHERED, reason, packed)
+
+
+def _may_pack(scorer: Scorer) -> bool:
+    """On the CPU, calls for each group cost little; an accelerator would wait for each."""
+    return scorer.architecture.packable and next(scorer.parameters()).device.type == "cpu"
 
 
 @torch.no_grad()
 def _score(
-    scorer: Scorer, groups: Sequence[PromptGroup], *, shared: bool, head_path: HeadPath, pad_id: int
+    scorer: Scorer,
+    groups: Sequence[PromptGroup],
+    *,
+    shared: bool,
+    head_path: HeadPath,
+    pad_id: int,
+    packed: bool = False,
 ) -> torch.Tensor:
     device = next(scorer.parameters()).device
-    batch = lay_out(groups, shared=shared, pad_id=pad_id).to(device)
+    batch = lay_out(groups, shared=shared, pad_id=pad_id, packed=packed).to(device)
     before, scorer.head_path = scorer.head_path, head_path
     try:
         return scorer(batch).token_logps
