@@ -12,7 +12,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "burnish"
 ORDER = [
-    {"errors"},
+    {"errors", "secrets"},
     {"console", "ranges"},
     {"device"},
     {"data"},

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from burnish.secrets import redact
+
 
 class _Bars:
     allowed = True
@@ -23,8 +25,8 @@ class Advance(Protocol):
 
 
 def printable(text: str) -> str:
-    """Return strangers' text as a terminal may show it: control characters are written out, lines and tabs stay."""
-    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+    """Return any text as a terminal may show it: control characters are written out, secrets are masked."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in redact(text))
 
 
 def notice(line: str) -> None:

@@ -68,8 +68,18 @@ def parse_arguments(argv: list[str], config_type: type[T], *, table: Table = TRL
     reader = _Reader(config_type, table)
     for layer in layers:
         reader.read_layer(layer)
+    _refuse_trust_from_files(reader)
     config = config_type(**reader.settings)
     return Parsed(config, reader.notes + _idle(config, reader.settings), set(reader.settings), reader.environment)
+
+
+def _refuse_trust_from_files(reader: _Reader) -> None:
+    """Only a flag may have a stranger's code run: settings files are passed on with runs and models."""
+    where = reader.places.get("trust_remote_code", "--")
+    if reader.settings.get("trust_remote_code") and not where.startswith("--"):
+        raise ConfigError(
+            f"{where}: a file can't ask for this; if you trust the model's code, give the flag --trust_remote_code"
+        )
 
 
 def _config_files(words: list[Written]) -> list[Path]:
@@ -91,6 +101,8 @@ class _Reader:
         self.hints = {name: hints[name] for name in fields}
         self.table = table
         self.settings: dict[str, Any] = {}
+        self.places: dict[str, str] = {}
+        """Setting → where its value was written."""
         self.notes: list[str] = []
         self.environment: dict[str, str] = {}
 
@@ -108,6 +120,7 @@ class _Reader:
                     raise ConfigError(f"{both} ask for different values of {ours.key}; keep one")
                 found[ours.key] = (value, ours.where)
         self.settings.update({name: value for name, (value, _) in found.items()})
+        self.places.update({name: where for name, (_, where) in found.items()})
 
     def _without_no(self, written: Written) -> Written:
         """`--no_key` as `--key False`, for keys that exist."""

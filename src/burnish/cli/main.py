@@ -122,7 +122,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
 
 def _report(error: BaseException, text: str, code: int, debug: bool) -> int:
     if debug:
-        traceback.print_exception(error)
+        print(printable("".join(traceback.format_exception(error))), file=sys.stderr)
     print(f"burnish: {printable(text)}", file=sys.stderr)
     return code
 

@@ -10,7 +10,7 @@ import burnish
 from burnish.cli.arguments import Parsed, parse_arguments
 from burnish.cli.help import print_help
 from burnish.cli.samples import format_samples
-from burnish.console import notice
+from burnish.console import notice, printable
 from burnish.errors import EXIT_DONE
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _train(name: str, config: Any, *, is_demo: bool) -> int:
     trainer: Trainer = getattr(burnish, f"{TRAINING[name]}Trainer")(args=config)
     try:
         if config.dry_run:
-            print("\n".join(trainer.plan().lines()))
+            print(printable("\n".join(trainer.plan().lines())))
             return EXIT_DONE
         notice("\n".join(trainer.plan().lines(brief=True)))
         show = _ManyReplies(trainer) if is_demo else None

@@ -22,6 +22,7 @@ from burnish.engine.metrics_file import MetricsFile
 from burnish.engine.plain_json import dump_json, to_plain
 from burnish.engine.run_lock import LOCK_NAME, RunLock, process_record
 from burnish.errors import ConfigError, IntegrityError, LockedError
+from burnish.secrets import redact_values
 
 Status = Literal["running", "done", "preempted", "failed"]
 _OWN_FILES = ("run.yaml", "state.json", "metrics.jsonl", "data_report.json", "samples.jsonl", "rejected_rows.jsonl")
@@ -111,12 +112,12 @@ class RunDir:
         self._write("state.json", dump_json(record, indent=1) + "\n")
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
-        """Write run.yaml: all settings, resolved. The caller leaves out whatever must stay secret.
+        """Write run.yaml: all settings, resolved; secrets that stand in them are masked.
 
         Raises:
             IntegrityError: the disk refused, or the folder has vanished.
         """
-        self._write("run.yaml", yaml.safe_dump(to_plain(settings), sort_keys=False, allow_unicode=True))
+        self._write("run.yaml", yaml.safe_dump(redact_values(to_plain(settings)), sort_keys=False, allow_unicode=True))
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Append one record to metrics.jsonl; it should have `step` and `kind`.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from burnish.errors import ConfigError
+from burnish.secrets import redact
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -32,7 +33,8 @@ def tracker_options(names: Sequence[str], folder: Path) -> dict[str, Any]:
 def start_trackers(accelerator: Any, *, project: str, run_name: str, settings: Mapping[str, Any]) -> None:
     """Open the trackers and hand them the settings, as text where a tracker takes only plain values."""
     plain = {
-        key: value if isinstance(value, int | float | str | bool) else str(value) for key, value in settings.items()
+        key: value if isinstance(value, int | float | bool) else redact(str(value)) for key, value in settings.items()
     }
+    run_name = redact(run_name)
     named = {"wandb": {"name": run_name}, "swanlab": {"experiment_name": run_name}, "trackio": {"name": run_name}}
     accelerator.init_trackers(project, config=plain, init_kwargs=named)

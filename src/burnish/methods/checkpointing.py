@@ -23,6 +23,7 @@ from burnish.engine.snapshot import capture, restore, trainable_tensors
 from burnish.engine.tensor_files import copy_tensors
 from burnish.methods.fingerprints import update_settings
 from burnish.methods.session import Session
+from burnish.secrets import redact_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class RunCheckpoints:
         loop = self.loop
         state = capture(loop, self.session.model, self.session.device)
         state.fingerprints = self._fingerprints()
-        state.settings = asdict(self.args)
+        state.settings = redact_values(asdict(self.args))
         keep, best = self.args.save_total_limit, loop.best.step if loop.best.keeps_checkpoint else None
         if keep is not None and best not in (None, loop.counters.step):
             keep = max(1, keep - 1)  # the best is one of those that are kept

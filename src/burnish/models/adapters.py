@@ -29,7 +29,9 @@ POLICY = "default"
 REFERENCE = "reference"
 ALL_LINEAR = "all-linear"
 
-_MOVES_BASE = ("pissa", "olora", "corda", "loftq")
+_MOVES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+_OPENS_MORE = ("XLORA", "BOFT", "SHADOW")
+"""Kinds whose configuration names other files to open, or that compile code."""
 _SHOWN_NAMES = 12
 
 
@@ -182,6 +184,10 @@ def _check_kind(config: Any) -> None:
     kind = getattr(config.peft_type, "value", config.peft_type)
     if config.task_type not in (None, "CAUSAL_LM"):
         raise ConfigError(f"an adapter for {config.task_type} can't train a language model; task_type is CAUSAL_LM")
+    if kind in _OPENS_MORE:
+        raise ConfigError(f"{kind} opens other files than the adapter's own, which is not supported; use LoRA")
+    if getattr(config, "megatron_config", None) is not None:
+        raise ConfigError("megatron_config has peft import a module by name, which is not supported; leave it out")
     if config.is_prompt_learning:
         raise ConfigError(f"{kind} adds virtual tokens, which is not supported; use LoRA")
     start = str(getattr(config, "init_lora_weights", ""))

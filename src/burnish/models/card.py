@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from burnish.secrets import redact
+
 LIBRARIES = ("burnish", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
 
 
@@ -57,7 +59,7 @@ def model_card(
         _table("Settings", settings, ("setting", "value")),
         _table("Versions", versions(), ("library", "version")),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return redact("\n\n".join(part for part in parts if part) + "\n")
 
 
 def versions() -> dict[str, str]:
