@@ -209,7 +209,7 @@ def adapter(tmp_path: Path) -> Path:
     model = AutoModelForCausalLM.from_pretrained(POLICY)
     config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
     folder = tmp_path / "adapter"
-    get_peft_model(model, config).save_pretrained(folder)
+    get_peft_model(model, config).save_pretrained(str(folder))
     _change_json(folder / "adapter_config.json", base_model_name_or_path=str(POLICY))
     return folder
 
