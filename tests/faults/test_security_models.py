@@ -319,6 +319,6 @@ def test_a_chat_template_is_kept_in_its_sandbox(
     run_burnish("check", tmp_path / "rows.jsonl", "--model", folder, *words, expect=2)
     captured = capsys.readouterr()
     assert not canary.exists()
-    assert "the chat template refuses it" in captured.out
+    assert "0 preference pairs used" in " ".join(captured.out.split())
     assert "<class" not in captured.out
     assert not captured.err

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from burnish.console import printable
-from burnish.data.report import KINDS
+from burnish.data.report import KINDS, count_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,10 +22,18 @@ KIND_IN_WORDS = {
     "sft": "completions to imitate",
     "ranking": "ranked lists",
 }
+ONE_KIND = {
+    "preference": "preference pair",
+    "unpaired": "labelled completion",
+    "sft": "completion to imitate",
+    "ranking": "ranked list",
+}
 STYLES = {"error": "bold red", "dropped": "yellow", "cut": "yellow", "noted": "cyan", "warning": "yellow"}
 PLACES_SHOWN = 3
 REASONS_SHOWN = 8
 BAR = 30
+FEWEST_PAIRS = 20
+"""Pairs below which a share says little."""
 TELLING_SHARE = 0.65
 """Share of pairs from which on length alone tells the better completion well enough to be learnt instead of it."""
 
@@ -63,10 +71,11 @@ def _line(console: Console, head: str, words: str) -> None:
 
 def _print_split(check: DataCheck, split: SplitCheck, head: str, console: Console) -> None:
     report = split.report
-    words = f", {split.measure.total_words:,} words" if split.measure.words else ""
+    words = f", {count_of(split.measure.total_words, 'word', 'words')}" if split.measure.words else ""
     title = (
-        f"{head}{report.source}: {report.rows_read:,} rows, {report.groups_used:,} {KIND_IN_WORDS[check.kind]} used, "
-        f"{split.distinct_prompts:,} different prompts{words}"
+        f"{head}{report.source}: {count_of(report.rows_read, 'row', 'rows')}, "
+        f"{count_of(report.groups_used, ONE_KIND[check.kind], KIND_IN_WORDS[check.kind])} used, "
+        f"{count_of(split.distinct_prompts, 'prompt', 'different prompts')}{words}"
     )
     console.print(Text(printable(title), "bold"))
     forms = ", ".join(f"{number:,} {form}" for form, number in report.forms.most_common())
@@ -160,12 +169,12 @@ def _bias(check: DataCheck, split: SplitCheck) -> list[str]:
     if bias is None or bias.share is None:
         return []
     better = "chosen" if check.kind == "preference" else "best"
-    unequal = bias.better_is_longer + bias.better_is_shorter
+    unequal = count_of(bias.num_unequal, "pair", "pairs")
     line = (
-        f"length bias: the {better} completion is the longer in {100 * bias.share:.1f} % of {unequal:,} pairs of "
+        f"length bias: the {better} completion is the longer in {100 * bias.share:.1f} % of {unequal} of "
         f"unequal length, by {bias.mean_difference:+,.1f} {check.unit} on average"
     )
-    if max(bias.share, 1 - bias.share) >= TELLING_SHARE and unequal >= 20:
+    if max(bias.share, 1 - bias.share) >= TELLING_SHARE and bias.num_unequal >= FEWEST_PAIRS:
         line += "; length alone tells it that often, so compare replies of equal length after training"
     return [line]
 

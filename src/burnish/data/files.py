@@ -106,6 +106,8 @@ def read_json(path: Path, name: str) -> Iterator[ReadRow]:
             head = file.read(4096).removeprefix(BOM).lstrip()
         except _BROKEN_STREAM:
             head = b""
+    if head.startswith(b"{") and not head[1:].split(b"\n", 1)[0].strip():
+        raise DataError(f"{name} is one object over several lines; a file of rows is an array, or an object a line")
     if not head.startswith(b"["):
         yield from read_json_lines(path, name)
         return
@@ -133,9 +135,20 @@ def read_csv(path: Path, name: str) -> Iterator[ReadRow]:
                 return
             if not header:
                 header = cells
+                _check_header(header, name)
             elif cells:
                 row += 1
                 yield _csv_row(header, cells), Place(name, row, line)
+
+
+def _check_header(header: list[str], name: str) -> None:
+    """Raise DataError for a header under which values would be lost or stand in one cell."""
+    twice = next((column for number, column in enumerate(header) if column in header[:number]), None)
+    if twice is not None:
+        raise DataError(f"{name} has two columns {twice!r}; rename or remove one")
+    other = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), None)
+    if other is not None:
+        raise DataError(f"{name} separates its columns by {other!r}; save it with commas")
 
 
 def _csv_row(header: list[str], cells: list[str]) -> dict[str, Any] | BadRow:

@@ -51,6 +51,11 @@ KINDS: dict[str, tuple[Fate, str, str]] = {
         "row to which the chat template adds <think>",
         "rows to which the chat template adds <think>",
     ),
+    "special_in_text": (
+        "noted",
+        "conversation whose words hold a special token",
+        "conversations whose words hold a special token",
+    ),
     "duplicate_id": ("noted", "row whose id another row has too", "rows whose id another row has too"),
     "duplicate_row": ("noted", "duplicate row", "duplicate rows"),
     "contradictory_pair": (
@@ -68,7 +73,7 @@ STRICT_KINDS = frozenset(kind for kind, (fate, *_) in KINDS.items() if fate == "
 EXAMPLES_KEPT = 5
 REASONS_KEPT = 50
 """Different reasons that are counted; more than a few dozen say no more."""
-_DIGITS = re.compile(r"-?\d+(?:\.\d+)?|(?<=text \().*(?=\))", re.DOTALL)
+_DIGITS = re.compile(r"(?<![A-Z-])-?\d+(?:\.\d+)?|(?<=text \().*(?=\))", re.DOTALL)
 
 
 @dataclass(slots=True)
@@ -115,14 +120,14 @@ class DataReport:
 
     def one_line(self) -> str:
         """Say what became of the rows, e.g. "pairs.jsonl: 900 rows read, 898 used; dropped 2 identical pairs"."""
-        head = f"{self.source}: {_number(self.rows_read, 'row', 'rows')} read, {self.groups_used:,} used"
+        head = f"{self.source}: {count_of(self.rows_read, 'row', 'rows')} read, {self.groups_used:,} used"
         parts = [head, *(self._fate(fate) for fate in ("rejected", "dropped", "cut", "noted"))]
         parts.append(f"{self.prompt_tokens + self.completion_tokens:,} tokens, {self.counted_tokens:,} counted")
         return "; ".join(part for part in parts if part)
 
     def _fate(self, fate: Fate) -> str:
         found = [(self.counts[kind], one, many) for kind, (mine, one, many) in KINDS.items() if mine == fate]
-        words = ", ".join(_number(number, one, many) for number, one, many in found if number)
+        words = ", ".join(count_of(number, one, many) for number, one, many in found if number)
         return f"{fate} {words}" if words else ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -151,7 +156,8 @@ class DataReport:
         return cls(**fields)
 
 
-def _number(number: int, one: str, many: str) -> str:
+def count_of(number: int, one: str, many: str) -> str:
+    """Say a number with its noun."""
     return f"{number:,} {one if number == 1 else many}"
 
 

@@ -8,6 +8,7 @@ where the ids of prompt and of prompt plus completion part.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from burnish.data.backend import fast_backend
-from burnish.data.examples import Example
+from burnish.data.examples import Example, content_text
 from burnish.data.rows import RowError
 from burnish.data.splitting import PromptCutter
 from burnish.data.texts import RenderedText, render_conversations, render_plain
@@ -64,6 +65,8 @@ class ExampleEncoder:
         self._cuts_to_check = CHECKED_CUTS
         marked = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._special_ids = frozenset(marked.union(tokenizer.all_special_ids))
+        written = [re.escape(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special]
+        self._special_words = re.compile("|".join(written)) if written else None
 
     def encode(self, examples: Sequence[Example]) -> list[Encoded | RowError]:
         """Encode any mixture of plain, conversational and token-id examples; those that can't be give the reason.
@@ -87,6 +90,7 @@ class ExampleEncoder:
         for example, result in zip(examples, results, strict=True):
             if isinstance(result, Encoded):
                 self._note_missing_end(example, result)
+                self._note_special_words(example, result)
         return results
 
     def _without_template(self, example: Example) -> Encoded | RowError | RenderedText:
@@ -144,6 +148,14 @@ class ExampleEncoder:
             alike = all(whole.startswith(text.prompt) for whole in text.whole)
             encoded.notes.add("prompt_merged" if alike else "prompt_not_prefix")
         return encoded
+
+    def _note_special_words(self, example: Example, encoded: Encoded) -> None:
+        """Note conversations whose words hold a special token: it is tokenised as one, and may end a turn early."""
+        if self._special_words is None or example.layout != "conversational":
+            return
+        contents = (example.prompt, *example.completions)
+        if any(self._special_words.search(content_text(content)) for content in contents):
+            encoded.notes.add("special_in_text")
 
     def _note_missing_end(self, example: Example, encoded: Encoded) -> None:
         """Note conversations whose completions do not end with an end-of-turn token (a line break may follow it)."""

@@ -10,12 +10,16 @@ from burnish.data.examples import Example, content_text
 from burnish.data.rows import DroppedRow
 from burnish.data.tokenise import Encoded
 
+# Space, and characters that show nothing: U+0000, zero-width ones, the byte order mark.
+BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\x00\u200b\u200c\u200d\u2060\ufeff"
 Mode = Literal["keep_start", "keep_end", "drop"]
 
 
 def check_contents(example: Example) -> None:
     """Raise DroppedRow for a completion without words, and for a pair of equal ones."""
-    if any(not content_text(completion).strip() if len(completion) else True for completion in example.completions):
+    if any(
+        not content_text(completion).strip(BLANKS) if len(completion) else True for completion in example.completions
+    ):
         raise DroppedRow("empty_completion")
     if len(example.completions) == 2 and example.completions[0] == example.completions[1]:
         raise DroppedRow("identical_pair")

@@ -76,10 +76,13 @@ class LengthBias:
     """Length of the better less length of the worse, over all pairs."""
 
     @property
+    def num_unequal(self) -> int:
+        return self.better_is_longer + self.better_is_shorter
+
+    @property
     def share(self) -> float | None:
         """Share of pairs with unequal lengths whose better completion is the longer; None where there are none."""
-        unequal = self.better_is_longer + self.better_is_shorter
-        return self.better_is_longer / unequal if unequal else None
+        return self.better_is_longer / self.num_unequal if self.num_unequal else None
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "share": self.share}
