@@ -36,7 +36,10 @@ def _inputs(dtype: torch.dtype, *, bias: bool, rows: int = 7) -> tuple[Tensor, T
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("block_bytes", BLOCKS)
-def test_gradients_are_those_of_finite_differences(shape: HeadShape, bias: bool, block_bytes: int) -> None:
+@pytest.mark.parametrize("kept_bytes", [0, 8 * 11 * 4, 2**20], ids=["recomputed", "partly kept", "kept"])
+def test_gradients_are_those_of_finite_differences(
+    shape: HeadShape, bias: bool, block_bytes: int, kept_bytes: int
+) -> None:
     hidden, weight, offset, targets = _inputs(torch.float64, bias=bias)
 
     def logps(*tensors: Tensor) -> Tensor:
@@ -47,6 +50,7 @@ def test_gradients_are_those_of_finite_differences(shape: HeadShape, bias: bool,
             targets,
             shape=shape,
             block_bytes=block_bytes,
+            kept_bytes=kept_bytes,
         ).logps
 
     leaves = (hidden, weight, offset) if offset is not None else (hidden, weight)
@@ -67,6 +71,37 @@ def test_values_and_gradients_equal_the_plain_computation_in_float32(shape: Head
         results.append((logps, *torch.autograd.grad((logps * upstream).sum(), leaves)))
     for ours, plain in zip(*results, strict=True):
         assert torch.allclose(ours, plain, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("kept_bytes", [0, 2**20], ids=["recomputed", "kept"])
+def test_a_frozen_head_passes_the_same_gradient_on(shape: HeadShape, kept_bytes: int) -> None:
+    hidden, weight, bias, targets = _inputs(torch.float64, bias=True)
+    assert bias is not None
+    frozen, offset = weight.detach(), bias.detach()
+    compute = lambda states: score_tokens(states, frozen, offset, targets, shape=shape, kept_bytes=kept_bytes).logps  # noqa: E731
+    assert torch.autograd.gradcheck(compute, (hidden,))
+
+
+def test_a_second_backward_pass_gives_the_same_gradient() -> None:
+    hidden, weight, _, targets = _inputs(torch.float64, bias=False)
+    logps = score_tokens(hidden, weight, None, targets, shape=HeadShape()).logps
+    once = torch.autograd.grad(logps.sum(), (hidden, weight), retain_graph=True)
+    again = torch.autograd.grad(logps.sum(), (hidden, weight))
+    for one, two in zip(once, again, strict=True):
+        assert torch.allclose(one, two, atol=1e-12)
+
+
+def test_nothing_is_kept_where_nothing_is_differentiated(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Tensor:
+        raise AssertionError("probabilities were computed")
+
+    monkeypatch.setattr("burnish.scoring.head._probabilities_in_place", fail)
+    hidden, weight, _, targets = _inputs(torch.float32, bias=False)
+    with torch.no_grad():
+        score_tokens(hidden, weight, None, targets, shape=HeadShape())
+    with pytest.raises(AssertionError):
+        score_tokens(hidden, weight, None, targets, shape=HeadShape())
 
 
 def test_frozen_weights_get_no_gradient() -> None:

@@ -1,8 +1,13 @@
 """The head: from hidden states of counted positions to log-probabilities, never the whole vocabulary at once.
 
-The projection runs in blocks of rows, in the compute dtype, with the log-sum-exp in float32. The backward pass
-recomputes each block's logits, so that memory is bounded by one block whatever the vocabulary; that costs one more
-projection of the counted positions.
+The projection runs in blocks of rows, in the compute dtype, with the log-sum-exp in float32. What the backward pass
+needs is kept in the cheapest form to use that memory allows:
+
+- a frozen head needs only the gradient by the hidden state, which is linear in the gradient that arrives: W[target] -
+  Σ p W is computed in the forward pass, and no logits are needed again;
+- softmax of as many rows as KEPT_BYTES hold, in the compute dtype, written over the logits;
+- nothing for the other rows: their logits are computed again, one more projection, so that memory stays bounded
+  whatever the vocabulary.
 """
 
 from __future__ import annotations
@@ -16,6 +21,10 @@ from torch.autograd.function import once_differentiable
 
 BLOCK_BYTES = 128 * 2**20
 """Most bytes of one block's float32 logits."""
+KEPT_BYTES = 256 * 2**20
+"""Most bytes of probabilities that wait for the backward pass."""
+CACHED_BYTES = 4 * 2**20
+"""Logits that are reduced in one go on the CPU: what its caches hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,7 @@ def score_tokens(
     shape: HeadShape,
     extras: HeadExtras = NO_EXTRAS,
     block_bytes: int = BLOCK_BYTES,
+    kept_bytes: int = KEPT_BYTES,
 ) -> TokenScores:
     """Log-probability of each target under softmax(head(hidden)).
 
@@ -75,11 +85,13 @@ def score_tokens(
         shape: scale and soft cap of the logits.
         extras: what to give besides.
         block_bytes: most bytes of a block's logits.
+        kept_bytes: most bytes of probabilities that are kept for the backward pass.
     """
-    rows_a_block = max(1, block_bytes // (weight.shape[0] * 4))
+    kept_rows = kept_bytes // (weight.shape[0] * hidden.element_size()) if torch.is_grad_enabled() else 0
+    plan = _Plan(shape, max(1, block_bytes // (weight.shape[0] * 4)), kept_rows if shape.softcap is None else 0)
     cast_bias = None if bias is None else bias.to(hidden.dtype)
     logps, means, entropies, correct, squares = _BlockwiseHead.apply(
-        hidden, weight.to(hidden.dtype), cast_bias, targets, shape, rows_a_block, extras
+        hidden, weight.to(hidden.dtype), cast_bias, targets, plan, extras
     )
     if shape.softcap is None:
         means = _mean_logits(hidden, weight, bias, shape.scale)
@@ -112,6 +124,32 @@ def _block_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, shape: He
     return squashed * shape.softcap, squashed
 
 
+class _Plan(NamedTuple):
+    """How the rows are computed."""
+
+    shape: HeadShape
+    rows_a_block: int
+    kept_rows: int
+    """Rows whose probabilities may be kept."""
+
+    def blocks(self, rows: int) -> list[slice]:
+        return [slice(start, min(rows, start + self.rows_a_block)) for start in range(0, rows, self.rows_a_block)]
+
+
+def _log_sum_exp(logits: Tensor) -> Tensor:
+    """Over the vocabulary, a few rows at a time: the exponentials need no memory of the logits' size."""
+    rows = max(1, CACHED_BYTES // (logits.shape[1] * logits.element_size()))
+    return torch.cat([torch.logsumexp(part, dim=1) for part in logits.split(rows)])
+
+
+def _probabilities_in_place(logits: Tensor, log_sums: Tensor, dtype: torch.dtype) -> Tensor:
+    """Softmax written over its logits, then cast."""
+    rows = max(1, CACHED_BYTES // (logits.shape[1] * logits.element_size()))
+    for part, sums in zip(logits.split(rows), log_sums.split(rows), strict=True):
+        part.sub_(sums[:, None]).exp_()
+    return logits.to(dtype)
+
+
 class _BlockwiseHead(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -120,19 +158,18 @@ class _BlockwiseHead(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         targets: Tensor,
-        shape: HeadShape,
-        rows_a_block: int,
+        plan: _Plan,
         extras: HeadExtras,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        rows, precise = hidden.shape[0], _precise(hidden.dtype)
+        rows, precise, shape = hidden.shape[0], _precise(hidden.dtype), plan.shape
         logps, log_sums, means = (hidden.new_empty(rows, dtype=precise) for _ in range(3))
         entropies, correct = (hidden.new_empty(rows if extras.token_metrics else 0, dtype=precise) for _ in range(2))
         squares = hidden.new_empty(rows if extras.log_sum_squares else 0, dtype=precise)
+        kept: dict[int, Tensor] = {}
         with torch.autocast(hidden.device.type, enabled=False):
-            for start in range(0, rows, rows_a_block):
-                block = slice(start, start + rows_a_block)
+            for block in plan.blocks(rows):
                 logits, _ = _block_logits(hidden[block], weight, bias, shape)
-                log_sum = torch.logsumexp(logits, dim=1)
+                log_sum = _log_sum_exp(logits)
                 target_logits = logits.gather(1, targets[block, None]).squeeze(1)
                 log_sums[block] = log_sum
                 logps[block] = target_logits - log_sum
@@ -144,8 +181,15 @@ class _BlockwiseHead(torch.autograd.Function):
                     correct[block] = (target_logits >= logits.amax(dim=1)).to(precise)
                     # entropy = log Σ e^z - Σ p z
                     entropies[block] = log_sum - (torch.softmax(logits, dim=1) * logits).sum(dim=1)
+                if block.stop <= plan.kept_rows and any(ctx.needs_input_grad):
+                    probabilities = _probabilities_in_place(logits, log_sum, hidden.dtype)
+                    kept[block.start] = (
+                        probabilities
+                        if any(ctx.needs_input_grad[1:3])
+                        else _direction(probabilities, weight, targets[block], shape)
+                    )
         ctx.save_for_backward(hidden, weight, bias, targets, log_sums)
-        ctx.shape, ctx.rows_a_block = shape, rows_a_block
+        ctx.plan, ctx.kept = plan, kept
         ctx.mark_non_differentiable(means, entropies, correct, squares)
         return logps, means, entropies, correct, squares
 
@@ -155,17 +199,19 @@ class _BlockwiseHead(torch.autograd.Function):
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, log_sums = ctx.saved_tensors
-        grad_logps, shape = grad_outputs[0], ctx.shape
+        grad_logps, shape = grad_outputs[0], ctx.plan.shape
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=_precise(weight.dtype)) if wants_weight else None
         grad_bias = torch.zeros_like(bias, dtype=_precise(bias.dtype)) if wants_bias else None
         with torch.autocast(hidden.device.type, enabled=False):
-            for start in range(0, hidden.shape[0], ctx.rows_a_block):
-                block = slice(start, start + ctx.rows_a_block)
-                grad = _grad_projection(
-                    hidden[block], weight, bias, targets[block], log_sums[block], grad_logps[block], shape
-                ).to(weight.dtype)
+            for block in ctx.plan.blocks(hidden.shape[0]):
+                if block.start in ctx.kept and grad_hidden is not None and not (wants_weight or wants_bias):
+                    grad_hidden[block] = ctx.kept[block.start] * grad_logps[block, None].to(hidden.dtype)
+                    continue
+                kept = ctx.kept.pop(block.start, None)  # it is written over, so a second backward pass recomputes
+                rows = (hidden[block], targets[block], log_sums[block], grad_logps[block])
+                grad = _grad_projection(rows, weight, bias, shape, kept).to(weight.dtype)
                 if grad_hidden is not None:
                     grad_hidden[block] = grad @ weight
                 if grad_weight is not None:
@@ -176,24 +222,43 @@ class _BlockwiseHead(torch.autograd.Function):
             grad_hidden,
             None if grad_weight is None else grad_weight.to(weight.dtype),
             None if grad_bias is None or bias is None else grad_bias.to(bias.dtype),
-            *(None,) * 4,
+            *(None,) * 3,
         )
 
 
+def _direction(probabilities: Tensor, weight: Tensor, targets: Tensor, shape: HeadShape) -> Tensor:
+    """Derivative of the target's log-probability by the hidden state: scale · (W[target] - Σ p W)."""
+    direction = weight.index_select(0, targets).sub_(probabilities @ weight)
+    return direction.mul_(shape.scale) if shape.scale != 1.0 else direction
+
+
 def _grad_projection(
-    hidden: Tensor,
+    rows: tuple[Tensor, Tensor, Tensor, Tensor],
     weight: Tensor,
     bias: Tensor | None,
-    targets: Tensor,
-    log_sums: Tensor,
-    grad_logps: Tensor,
     shape: HeadShape,
+    probabilities: Tensor | None,
 ) -> Tensor:
-    """Derivative by the projection z: g · (onehot(target) - softmax), through soft cap and scale."""
-    logits, squashed = _block_logits(hidden, weight, bias, shape)
-    grad = (logits - log_sums[:, None]).exp_().mul_(-grad_logps[:, None])
-    grad.scatter_add_(1, targets[:, None], grad_logps[:, None].to(grad.dtype))
-    if shape.softcap is not None:
+    """Derivative by the projection z: g · (onehot(target) - softmax), through soft cap and scale.
+
+    Args:
+        rows: hidden states, targets, log-sum-exp and g of a block.
+        weight: (vocabulary, hidden size).
+        bias: (vocabulary,) or None.
+        shape: scale and soft cap.
+        probabilities: softmax, written over; None computes the logits again.
+    """
+    hidden, targets, log_sums, grad_logps = rows
+    squashed = None
+    if probabilities is None:
+        logits, squashed = _block_logits(hidden, weight, bias, shape)
+        probabilities = _probabilities_in_place(
+            logits.clone() if shape.softcap is not None else logits, log_sums, logits.dtype
+        )
+    coefficients = grad_logps[:, None].to(probabilities.dtype)
+    grad = probabilities.mul_(-coefficients)
+    grad.scatter_add_(1, targets[:, None], coefficients)
+    if shape.softcap is not None and squashed is not None:
         grad.mul_(1 - squashed.square())
     return grad.mul_(shape.scale) if shape.scale != 1.0 else grad
 
