@@ -26,13 +26,30 @@ def write_pairs(path: Path, *, seed: int = 0, count: int = 24, **columns: Any) -
     return path
 
 
+def write_completions(path: Path, *, seed: int = 0, count: int = 24, labelled: bool = False) -> Path:
+    """Rows of one completion of random ids with uneven lengths, as JSON Lines; labels alternate."""
+    generator = np.random.default_rng(seed)
+    ids = lambda low, high: generator.integers(3, 500, int(generator.integers(low, high))).tolist()  # noqa: E731
+    rows = [
+        {"prompt_ids": ids(2, 20), "completion_ids": ids(2, 16)} | ({"label": n % 2 == 0} if labelled else {})
+        for n in range(count)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
 def job(data: Path, output: Path, *words: Any) -> list[Any]:
     """The words of a short `burnish dpo` run; later words win."""
+    return stage_job("dpo", data, output, "--reference_cache", "memory", *words)
+
+
+def stage_job(command: str, data: Path, output: Path, *words: Any) -> list[Any]:
+    """The words of a short run of any command that trains; later words win."""
     return [
-        "dpo",
+        command,
         *("--model_name_or_path", POLICY, "--dataset_name", data, "--output_dir", output),
         *("--global_batch_size", 8, "--learning_rate", 1e-3, "--logging_steps", 1, "--num_samples", 0),
-        *("--save_strategy", "no", "--reference_cache", "memory", "--num_threads", 1),
+        *("--save_strategy", "no", "--num_threads", 1),
         *words,
     ]
 

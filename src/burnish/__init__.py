@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from burnish.methods.dpo import DPOConfig as DPOConfig
     from burnish.methods.preference import DPOTrainer as DPOTrainer
+    from burnish.methods.sft import SFTConfig as SFTConfig
+    from burnish.methods.supervised import SFTTrainer as SFTTrainer
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "DPOConfig": "burnish.methods.dpo",
     "DPOTrainer": "burnish.methods.preference",
+    "SFTConfig": "burnish.methods.sft",
+    "SFTTrainer": "burnish.methods.supervised",
 }
 
-__all__ = ["DPOConfig", "DPOTrainer", "__version__"]
+__all__ = ["DPOConfig", "DPOTrainer", "SFTConfig", "SFTTrainer", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -59,7 +59,7 @@ def build_passes(settings: dict[str, Any], max_tokens: int) -> Passes:
     """Passes over a tiny model whose reference is another one, so that no log-ratio is 0."""
     beta: dict[str, Any] = {"beta": 2.0} if NEEDS_BETA & set(settings["loss_type"]) else {}
     method = PreferenceMethod(DPOSettings(**(beta | settings)))
-    extras = HeadExtras(log_sum_squares=method.needs_log_sum_squares)
+    extras = HeadExtras(log_sum_squares=method.settings.use_weighting)
     reference = CachedReference(
         FrozenReference(Scorer(build_model("qwen2", seed=1))), LogpStore(None), starts_as_policy=False
     )

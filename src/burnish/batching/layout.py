@@ -2,14 +2,16 @@
 
 A shared row is `[prompt | completion 1 | … | completion k]`. Positions restart after the prompt for each completion,
 and a completion sees the prompt and itself. A separate row is `[prompt | completion i]`. Packed, the shared rows of all
-groups stand one behind the other in a single row without padding. All give the same counted tokens in the same order,
-so nothing behind the layout knows which one was used.
+groups stand one behind the other in a single row without padding; or several examples of one completion share a row,
+each a segment that sees only itself. All give the same counted tokens in the same order, so nothing behind the layout
+knows which one was used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import islice
 
 import numpy as np
 import torch
@@ -69,9 +71,11 @@ class MicroBatch:
     num_computed_tokens: int
     """Tokens of the rows without padding."""
     is_shared: bool
-    """Whether rows hold all completions of a group behind one prompt."""
+    """Whether rows hold more than one completion, so that each sees only a part of its row."""
     trees: tuple[TreeShape, ...] | None = None
     """The groups of a packed row, in order; None where rows are padded."""
+    has_segments: bool = False
+    """Whether rows hold several examples of one completion, each with its prompt in its own segment."""
 
     def to(self, device: torch.device) -> MicroBatch:
         """Copy the tensors to a device."""
@@ -108,7 +112,14 @@ def row_shape(prompt_length: int, completion_lengths: Sequence[int], *, shared: 
     return RowShape(len(completion_lengths), prompt_length + max(completion_lengths))
 
 
-def lay_out(groups: Sequence[PromptGroup], *, shared: bool, pad_id: int, packed: bool = False) -> MicroBatch:
+def lay_out(
+    groups: Sequence[PromptGroup],
+    *,
+    shared: bool,
+    pad_id: int,
+    packed: bool = False,
+    row_sizes: Sequence[int] | None = None,
+) -> MicroBatch:
     """Build the tensors of a micro-batch.
 
     Args:
@@ -116,11 +127,16 @@ def lay_out(groups: Sequence[PromptGroup], *, shared: bool, pad_id: int, packed:
         shared: whether a group's completions share one row and one prompt.
         pad_id: token id that fills rows up to the longest.
         packed: put all shared rows into one; the model's attention must take its groups apart.
+        row_sizes: how many of the groups, in order, each row holds as segments, all of one completion; None is off.
     """
     rows: list[_Row] = []
     counted: list[tuple[int, np.ndarray, np.ndarray]] = []  # row, predictors within the row, targets
-    for group in groups:
-        counted.extend(_add_group(rows, group, shared=shared))
+    shared = shared and (packed or any(group.num_completions > 1 for group in groups))
+    if row_sizes is not None:
+        counted = _add_segments(rows, groups, row_sizes)
+    else:
+        for group in groups:
+            counted.extend(_add_group(rows, group, shared=shared))
     if packed:
         rows, counted = _pack(rows, counted)
     length = max(row.length for row in rows)
@@ -140,8 +156,9 @@ def lay_out(groups: Sequence[PromptGroup], *, shared: bool, pad_id: int, packed:
         max_counted=max(sizes),
         num_tokens=sum(group.num_tokens for group in groups),
         num_computed_tokens=sum(row.length for row in rows),
-        is_shared=shared,
+        is_shared=shared or row_sizes is not None,
         trees=tuple(map(tree_shape, groups)) if packed else None,
+        has_segments=row_sizes is not None,
     )
 
 
@@ -179,6 +196,25 @@ def _add_group(rows: list[_Row], group: PromptGroup, *, shared: bool) -> list[tu
         predictors[:1] = prompt_length - 1  # the prompt's end predicts the first token of every completion
         counts = mask if prompt_length else mask & (np.arange(len(ids)) > 0)  # nothing predicts a text's first token
         counted.append((len(rows) - 1, predictors[counts], ids[counts]))
+    return counted
+
+
+def _add_segments(
+    rows: list[_Row], groups: Sequence[PromptGroup], row_sizes: Sequence[int]
+) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """Append rows of several examples; give row, predictors and targets of each example's counted tokens."""
+    counted: list[tuple[int, np.ndarray, np.ndarray]] = []
+    remaining = iter(groups)
+    for size in row_sizes:
+        row = _Row([], [], [])
+        for segment, group in enumerate(islice(remaining, size), start=1):
+            (ids,), (mask,) = group.completion_ids, group.completion_mask
+            start = row.append(np.concatenate([group.prompt_ids, ids]), first_position=0, segment=segment)
+            first = start + len(group.prompt_ids)
+            predictors = np.arange(first - 1, first + len(ids) - 1)
+            counts = mask if len(group.prompt_ids) else mask & (np.arange(len(ids)) > 0)
+            counted.append((len(rows), predictors[counts], ids[counts]))
+        rows.append(row)
     return counted
 
 

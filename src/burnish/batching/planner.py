@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +19,8 @@ class MicroBatchPlan:
     num_rows: int
     length: int
     """Longest row, in tokens; every row is padded to it."""
+    row_sizes: tuple[int, ...] | None = None
+    """How many of the groups, in order, each row holds where rows are packed."""
 
     @property
     def num_padded_tokens(self) -> int:
@@ -102,3 +105,51 @@ def plan_packed_step(groups: Sequence[int] | np.ndarray, lengths: Sequence[int],
     return StepPlan(
         tuple(MicroBatchPlan(tuple(int(groups[i]) for i in sorted(members[b])), 1, loads[b]) for b in order)
     )
+
+
+def plan_filled_rows(
+    groups: Sequence[int] | np.ndarray, lengths: Sequence[int], max_tokens: int, *, row_tokens: int
+) -> StepPlan:
+    """Put several groups into a row, and rows into micro-batches up to a budget of tokens.
+
+    Args:
+        groups: indices into the group store, shape (groups,).
+        lengths: tokens of each, in the same order.
+        max_tokens: most tokens of a micro-batch, as in plan_step.
+        row_tokens: most tokens of a row of several groups; ≥ 1. A longer group has a row of its own.
+    """
+    rows = best_fit(lengths, row_tokens)
+    totals = [sum(lengths[i] for i in row) for row in rows]
+    plan = plan_step(range(len(rows)), [RowShape(1, total) for total in totals], max_tokens)
+    return StepPlan(
+        tuple(
+            replace(
+                micro,
+                groups=tuple(int(groups[i]) for number in micro.groups for i in rows[number]),
+                row_sizes=tuple(len(rows[number]) for number in micro.groups),
+            )
+            for micro in plan.micro_batches
+        )
+    )
+
+
+def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Fill bins, the longest first, each item into the fullest bin that it fits (best-fit decreasing).
+
+    Args:
+        lengths: of the items.
+        capacity: most that a bin of several items holds; a longer item has a bin of its own.
+
+    Returns:
+        The items' numbers by bin, in the order in which bins were opened.
+    """
+    bins: list[list[int]] = []
+    room: list[tuple[int, int]] = []  # (what is left, bin), sorted
+    for item in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        found = bisect_left(room, (lengths[item], -1))
+        left, number = room.pop(found) if found < len(room) else (capacity, len(bins))
+        if number == len(bins):
+            bins.append([])
+        bins[number].append(item)
+        insort(room, (left - lengths[item], number))
+    return bins

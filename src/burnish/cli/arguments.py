@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from burnish.cli.methods import methods_with
 from burnish.cli.trl_flags import TRL_FLAGS
 from burnish.cli.trl_flags.kinds import NotNeeded, Refused, Same, Table, Translated
 from burnish.cli.values import read_scalar, read_value, refuse_bare_list
@@ -148,6 +149,8 @@ class _Reader:
         match answer:
             case Translated():
                 settings = answer.read(value, plain)
+                if not self.hints.keys() >= settings.keys():
+                    raise self._unknown(written)
                 return [Written(name, ours, f"{written.where} (as {name})") for name, ours in settings.items()]
             case NotNeeded():
                 self.notes.append(f"{written.where}: not needed; {answer.why}")
@@ -170,6 +173,10 @@ class _Reader:
 
     def _unknown(self, written: Written) -> ConfigError:
         key = written.key
+        others = methods_with(key)
+        if others:
+            users = " and ".join(f"burnish {name}" for name in others)
+            return ConfigError(f"{written.where}: a setting of {users}, which this command does not use; leave it out")
         known = [*self.hints, *self.table]
         near = [_SHORT_FOR[key]] if key in _SHORT_FOR else difflib.get_close_matches(key, known, n=1, cutoff=0.6)
         cure = f"did you mean {near[0]}?" if near else "`--help-all` lists all settings"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import shutil
 import sys
 import textwrap
@@ -27,7 +28,7 @@ def print_help(method: str, config_type: type, *, everything: bool, out: TextIO 
 
     Args:
         method: the command's name.
-        config_type: its dataclass of settings; each of its bases is a group.
+        config_type: its dataclass of settings; each dataclass that it is made from is a group.
         everything: all settings by group, instead of the method's own and the most used.
         out: where to print; None is standard output.
     """
@@ -36,8 +37,8 @@ def print_help(method: str, config_type: type, *, everything: bool, out: TextIO 
 
 
 def _lines(method: str, config_type: type, everything: bool, width: int) -> list[str]:
-    groups = [base for base in config_type.__bases__ if dataclasses.is_dataclass(base)]
-    own = groups[0]
+    groups = _groups(config_type)
+    own, names = groups[0]
     usage = f"usage: burnish {method} --model_name_or_path MODEL --dataset_name DATA [--setting value ...]"
     lines = [
         *textwrap.wrap(usage, width, subsequent_indent=_INDENT),
@@ -55,12 +56,24 @@ def _lines(method: str, config_type: type, everything: bool, width: int) -> list
         ),
     ]
     if everything:
-        for group in groups:
-            lines += _group(_title(group), _names(group), config_type, width)
+        for group, members in groups:
+            lines += _group(_title(group), members, config_type, width)
         return lines
-    lines += _group(_title(own), _names(own), config_type, width)
+    lines += _group(_title(own), names, config_type, width)
     lines += _group("The most used of the others.", list(OFTEN_USED), config_type, width)
     return [*lines, "", f"All settings: burnish {method} --help-all"]
+
+
+def _groups(config_type: type) -> list[tuple[type, list[str]]]:
+    """The dataclasses that the settings are made from, each with the settings that none before it has."""
+    groups: list[tuple[type, list[str]]] = []
+    seen: set[str] = set()
+    for base in config_type.__mro__[1:]:
+        names = [name for name in inspect.get_annotations(base) if name not in seen]
+        if dataclasses.is_dataclass(base) and names:
+            groups.append((base, names))
+            seen.update(names)
+    return groups
 
 
 def _group(title: str, names: list[str], config_type: type, width: int) -> list[str]:
@@ -88,10 +101,6 @@ def field_docs(config_type: type) -> dict[str, str]:
             params = parse_from_object(part).params
             docs |= {param.arg_name: " ".join((param.description or "").split()) for param in params}
     return docs
-
-
-def _names(group: type) -> list[str]:
-    return [field.name for field in dataclasses.fields(group)]
 
 
 def _title(group: type) -> str:

@@ -6,23 +6,15 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import burnish
 from burnish.cli.arguments import Parsed, parse_arguments
 from burnish.cli.help import print_help
+from burnish.cli.methods import config_type_of, trainer_type_of
 from burnish.cli.samples import format_samples
 from burnish.console import notice, printable
 from burnish.errors import EXIT_DONE
 
 if TYPE_CHECKING:
     from burnish.methods.trainer import Trainer
-
-TRAINING = {"dpo": "DPO"}
-"""Commands that train, and what the public names of their settings and trainer begin with."""
-
-
-def config_type_of(name: str) -> type[Any]:
-    """The settings of a command of TRAINING, without importing anything heavy."""
-    return getattr(burnish, f"{TRAINING[name]}Config")
 
 
 def run(name: str, argv: list[str]) -> int:
@@ -55,7 +47,7 @@ def _demo_arguments() -> list[str]:
 
 
 def _train(name: str, config: Any, *, is_demo: bool) -> int:
-    trainer: Trainer = getattr(burnish, f"{TRAINING[name]}Trainer")(args=config)
+    trainer: Trainer = trainer_type_of(name)(args=config)
     try:
         if config.dry_run:
             print(printable("\n".join(trainer.plan().lines())))

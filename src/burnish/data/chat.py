@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,34 @@ def render(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversat
         for number, text in zip(numbers, rendered, strict=True):
             texts[number] = text
     return texts
+
+
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+
+def generated_spans(
+    tokenizer: PreTrainedTokenizerBase, conversation: Conversation
+) -> tuple[str, list[tuple[int, int]]] | None:
+    """Render a conversation and say which characters stand between `{% generation %}` and `{% endgeneration %}`.
+
+    Returns:
+        The text and its spans, from … up to (not including); None where the template has no such markers.
+    """
+    template = tokenizer.get_chat_template(tools=conversation.tools or None)  # pyright: ignore[reportArgumentType]
+    if not _GENERATION.search(template):
+        return None
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    rendered: Any = render_jinja_template(
+        [conversation.messages],  # pyright: ignore[reportArgumentType]
+        tools=conversation.tools or None,
+        chat_template=template,
+        return_assistant_tokens_mask=True,
+        add_generation_prompt=conversation.add_generation_prompt,
+        **{**tokenizer.special_tokens_map, **conversation.template_kwargs},
+    )
+    (text,), (spans,) = rendered
+    return text, [(start, end) for start, end in spans if end > start]
 
 
 def _render_alike(tokenizer: PreTrainedTokenizerBase, alike: list[Conversation]) -> list[str | RowError]:

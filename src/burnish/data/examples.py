@@ -22,6 +22,11 @@ list, or a prompt alone."""
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
+Counted = Literal["completion", "assistant", "all"]
+"""Which tokens a method learns from: what the policy says in the completion; the assistant's turns, as the template or
+their borders mark them; or everything, the prompt included."""
+
+
 @dataclass(slots=True)
 class Example:
     """One row in the one form that all later steps know.
@@ -41,6 +46,7 @@ class Example:
     margin: float | None = None
     tools: list[Any] | None = None
     template_kwargs: dict[str, Any] = field(default_factory=dict)
+    counted: Counted = "completion"
 
     @property
     def layout(self) -> Literal["plain", "conversational", "ids"]:

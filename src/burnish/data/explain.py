@@ -11,7 +11,7 @@ import numpy as np
 
 from burnish.data.examples import Example
 from burnish.data.formats import recognise
-from burnish.data.kinds import CONVERSIONS, KIND_OF, SHAPE_IN_WORDS
+from burnish.data.kinds import KIND_OF, SHAPE_IN_WORDS, convert
 from burnish.data.report import KINDS
 from burnish.data.rows import BadRow, DroppedRow, Place, ReadRow, RowError, RowSource
 from burnish.data.settings import DataSettings
@@ -90,7 +90,7 @@ def explain_row(
     if example.shape not in KIND_OF:
         return [Explanation(place, example.form, f"unusable: {SHAPE_IN_WORDS[example.shape]}")]
     try:
-        wanted = CONVERSIONS[KIND_OF[example.shape]](example)
+        wanted = convert(example, KIND_OF[example.shape], settings)
     except DroppedRow as drop:
         return [Explanation(place, example.form, f"dropped: {KINDS[drop.kind][1]}")]
     encoded = ExampleEncoder(tokenizer).encode(wanted)

@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Literal, cast
 
 from burnish.data.examples import Example, Message, Shape
-from burnish.data.rows import DroppedRow, UnknownForm
+from burnish.data.rows import DroppedRow, RowError, UnknownForm
+from burnish.data.settings import CountingSettings, DataSettings
 
 GroupKind = Literal["preference", "unpaired", "sft", "ranking"]
 
@@ -65,7 +66,10 @@ def to_unpaired(example: Example) -> list[Example]:
 
 
 def to_sft(example: Example) -> list[Example]:
-    """Return a prompt with one completion (k = 1); a conversation is split before its first assistant turn."""
+    """Return a prompt with one completion (k = 1), of which the assistant's turns count.
+
+    A conversation is split before its first assistant turn; a text has no prompt and counts as it stands.
+    """
     if example.shape == "messages":
         turns = cast("list[Message]", example.completions[0])
         first = next((n for n, turn in enumerate(turns) if turn["role"] == "assistant"), None)
@@ -86,6 +90,43 @@ def to_ranking(example: Example) -> list[Example]:
     return [replace(example, ranking=example.ranking or tuple(range(len(example.completions))))]
 
 
+def count_as(example: Example, settings: CountingSettings) -> Example:
+    """Choose which tokens of a supervised row count; a conversation or a text counts as a whole unless told otherwise.
+
+    Args:
+        example: from to_sft.
+        settings: completion_only_loss and assistant_only_loss are used.
+
+    Raises:
+        RowError: the settings ask for a border that the row does not have.
+    """
+    if settings.assistant_only_loss:
+        if example.layout != "conversational":
+            raise RowError(f"assistant_only_loss needs turns, and {_offer(example)}; leave it out")
+        if settings.completion_only_loss is False:
+            example = to_sft(_as_conversation(example))[0]
+        return replace(example, counted="assistant")
+    has_prompt = example.shape == "prompt_completion"
+    if settings.completion_only_loss and not has_prompt:
+        cure = "use assistant_only_loss" if example.shape == "messages" else "leave it out"
+        raise RowError(f"completion_only_loss needs a prompt and a completion, and {_offer(example)}; {cure}")
+    counts_all = not has_prompt if settings.completion_only_loss is None else not settings.completion_only_loss
+    return replace(example, counted="all") if counts_all else example
+
+
+def _as_conversation(example: Example) -> Example:
+    """Prompt and completion as one conversation."""
+    turns = cast("list[Message]", [*example.prompt, *example.completions[0]])
+    return replace(example, shape="messages", prompt=[], completions=[turns])
+
+
+def convert(example: Example, kind: GroupKind, settings: DataSettings) -> list[Example]:
+    """The groups' examples of one row, as the method's settings want them; raises as the conversions do."""
+    wanted = CONVERSIONS[kind](example)
+    counting = settings if isinstance(settings, CountingSettings) else None
+    return [count_as(one, counting) for one in wanted] if kind == "sft" and counting is not None else wanted
+
+
 CONVERSIONS: dict[GroupKind, Callable[[Example], list[Example]]] = {
     "preference": to_preference,
     "unpaired": to_unpaired,
@@ -95,4 +136,8 @@ CONVERSIONS: dict[GroupKind, Callable[[Example], list[Example]]] = {
 
 
 def _wrong(example: Example, wanted: str) -> str:
-    return f"the row is {SHAPE_IN_WORDS[example.shape]}, not {wanted}"
+    return f"{_offer(example)}, not {wanted}"
+
+
+def _offer(example: Example) -> str:
+    return f"the row is {SHAPE_IN_WORDS[example.shape]}"

@@ -22,10 +22,10 @@ from burnish.data.encoders import Batch, Encode, open_encoder
 from burnish.data.examples import Example, content_text
 from burnish.data.formats import FORMS_IN_WORDS, recognise
 from burnish.data.groups import PromptGroup
-from burnish.data.kinds import CONVERSIONS, GroupKind
+from burnish.data.kinds import GroupKind, convert
 from burnish.data.report import KINDS, STRICT_KINDS, DataReport, first_and_more
 from burnish.data.rows import BadRow, DroppedRow, Place, Row, RowError, RowSource, UnknownForm
-from burnish.data.settings import DataSettings
+from burnish.data.settings import CountingSettings, DataSettings
 from burnish.data.store import GroupStore, GroupWriter
 from burnish.data.tokenise import Encoded
 from burnish.data.truncate import check_contents, fit
@@ -97,6 +97,8 @@ def prepare_groups(
 
 def _cache_key(rows: RowSource, tokenizer: PreTrainedTokenizerBase, settings: DataSettings, kind: GroupKind) -> str:
     chosen = (kind, settings.max_length, settings.truncation_mode, settings.on_bad_row, settings.strict_data)
+    if isinstance(settings, CountingSettings):
+        chosen += (settings.completion_only_loss, settings.assistant_only_loss, settings.dataset_text_field)
     return sha256_of(rows.name, rows.fingerprint, tokenizer_fingerprint(tokenizer), repr(chosen), code_fingerprint())
 
 
@@ -207,8 +209,8 @@ class Preparation:
             self._reject(place, row.reason, row.text)
             return []
         try:
-            example = recognise(row)
-            wanted = CONVERSIONS[self.kind](example)
+            example = recognise(_with_text(row, self.settings))
+            wanted = convert(example, self.kind, self.settings)
             self.report.forms[example.form] += 1
             self.hashes.add_id(row, place.row)
             self._note_words(example, place)
@@ -282,6 +284,14 @@ class Preparation:
             f"{self.report.source} has no row to learn from (columns: {columns}): {self.first_unknown}.\n"
             f"Understood: {FORMS_IN_WORDS}."
         )
+
+
+def _with_text(row: Row, settings: DataSettings) -> Row:
+    """The row with its text under the name that the forms know."""
+    if not isinstance(settings, CountingSettings) or settings.dataset_text_field == "text":
+        return row
+    column = settings.dataset_text_field
+    return {"text": row[column]} if column in row else row
 
 
 def _build_group(example: Example, encoded: Encoded, place: Place) -> PromptGroup:

@@ -46,6 +46,18 @@ class DataSettings:
     """Folder of prepared rows, found again by content; default ~/.cache/burnish/data (or $BURNISH_CACHE/data)."""
 
 
+@dataclass(kw_only=True)
+class CountingSettings:
+    """Which tokens supervised tuning learns from."""
+
+    completion_only_loss: bool | None = None
+    """Count the completion alone; None does so where a row has a prompt and a completion, False counts prompts too."""
+    assistant_only_loss: bool = False
+    """Count the assistant's turns alone: by the template's generation markers, else by the borders of turns."""
+    dataset_text_field: str = "text"
+    """Column that holds plain text."""
+
+
 RANGES = {
     "max_train_samples": COUNT,
     "max_eval_samples": COUNT,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from burnish.data.chat import Conversation, render
 from burnish.data.examples import Example, Message
 from burnish.data.rows import RowError
-from burnish.data.turns import Span, counted_spans, has_other_turns
+from burnish.data.turns import Span, assistant_spans, counted_spans, has_other_turns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -82,7 +82,12 @@ def _gather(
     spans: list[list[Span] | None] = []
     for conversation, text in zip(conversations[:count], rendered[:count], strict=True):
         found = None
-        if has_other_turns(conversation, prompt_turns):
+        if example.counted == "all":
+            spans.append(None)
+            continue
+        if example.counted == "assistant":
+            found = assistant_spans(tokenizer, conversation, prompt_turns, text)
+        elif has_other_turns(conversation, prompt_turns):
             found = counted_spans(tokenizer, conversation, prompt_turns, text)
         if isinstance(found, RowError):
             return found

@@ -87,10 +87,11 @@ class ExampleEncoder:
             ]
             for number, encoded in zip(wanted, self._encode_texts([results[n] for n in wanted]), strict=True):
                 results[number] = encoded
-        for example, result in zip(examples, results, strict=True):
+        for number, (example, result) in enumerate(zip(examples, results, strict=True)):
             if isinstance(result, Encoded):
                 self._note_missing_end(example, result)
                 self._note_special_words(example, result)
+                results[number] = _as_one_text(result) if example.counted == "all" else result
         return results
 
     def _without_template(self, example: Example) -> Encoded | RowError | RenderedText:
@@ -163,6 +164,12 @@ class ExampleEncoder:
             self._special_ids.isdisjoint(ids[-3:]) for ids in encoded.completion_ids
         ):
             encoded.notes.add("no_end_token")
+
+
+def _as_one_text(encoded: Encoded) -> Encoded:
+    """Prompt and completion as one text without a prompt, of which every token counts."""
+    ids = encoded.prompt_ids + encoded.completion_ids[0]
+    return Encoded([], [ids], [None], encoded.notes)
 
 
 def common_prefix(ids: list[int], other: list[int]) -> int:

@@ -35,6 +35,8 @@ def fit(encoded: Encoded, max_length: int | None, mode: Mode) -> Encoded:
         DroppedRow: no room is left for a completion (or, with keep_end, for the prompt), nothing counted is left, or
             the pair differs only in what was cut.
     """
+    if mode == "keep_end" and not encoded.prompt_ids and max_length is not None:
+        encoded = _last_tokens(encoded, max_length)
     encoded = _with_prompt(encoded)
     longest = max((len(ids) for ids in encoded.completion_ids), default=0)
     if max_length is not None and len(encoded.prompt_ids) + longest > max_length:
@@ -44,6 +46,14 @@ def fit(encoded: Encoded, max_length: int | None, mode: Mode) -> Encoded:
     if len(encoded.completion_ids) == 2 and encoded.completion_ids[0] == encoded.completion_ids[1]:
         raise DroppedRow("identical_pair")
     return encoded
+
+
+def _last_tokens(encoded: Encoded, max_length: int) -> Encoded:
+    """A text without a prompt, cut at its start."""
+    if all(len(ids) <= max_length for ids in encoded.completion_ids):
+        return encoded
+    masks = [None if mask is None else mask[-max_length:] for mask in encoded.masks]
+    return Encoded([], [ids[-max_length:] for ids in encoded.completion_ids], masks, {*encoded.notes, "prompt_trimmed"})
 
 
 def _with_prompt(encoded: Encoded) -> Encoded:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from burnish.data.chat import Conversation, render
+from burnish.data.chat import Conversation, generated_spans, render
 from burnish.data.rows import RowError
 
 if TYPE_CHECKING:
@@ -24,6 +24,22 @@ def has_other_turns(conversation: Conversation, num_prompt_turns: int) -> bool:
     """Whether the completion holds more than one assistant turn, so that its counted part must be found."""
     roles = [turn["role"] for turn in conversation.messages[num_prompt_turns:]]
     return roles != ["assistant"]
+
+
+def assistant_spans(
+    tokenizer: PreTrainedTokenizerBase, whole: Conversation, num_prompt_turns: int, text: str
+) -> list[Span] | RowError:
+    """Find what the assistant says in a completion: by the template's generation markers, else as counted_spans does.
+
+    Arguments are those of counted_spans.
+    """
+    marked = generated_spans(tokenizer, whole)
+    if marked is None:
+        return counted_spans(tokenizer, whole, num_prompt_turns, text)
+    rendered, spans = marked
+    if rendered != text:
+        return RowError("the chat template writes the conversation otherwise when its generation markers are read")
+    return spans or RowError("the chat template's generation markers enclose nothing of this conversation")
 
 
 def counted_spans(

@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from burnish.batching.layout import MicroBatch
 from burnish.data.groups import PromptGroup
 from burnish.engine.metrics import SumAndCount
+from burnish.scoring.head import HeadExtras
+from burnish.scoring.scorer import Scorer
 from burnish.scoring.scores import CompletionScores
 
 
@@ -46,12 +48,14 @@ class Method(ABC):
     In evaluation all held-out groups are one step.
     """
 
-    name: str
-    needs_reference: bool = True
-    needs_log_sum_squares: bool = False
-    """Whether the policy's scores must hold log Σ p² of each counted token."""
+    name: ClassVar[str]
+    needs_reference: bool = False
     has_closed_start: bool = False
     """Whether the loss depends on differences from the reference alone, so that its value at the start is known."""
+
+    def build_scorer(self, model: nn.Module, *, token_metrics: bool) -> Scorer:
+        """Make the scorer of the policy that gives what `loss` reads."""
+        return Scorer(model, extras=HeadExtras(token_metrics=token_metrics))
 
     @abstractmethod
     def denominators(self, groups: Sequence[PromptGroup]) -> dict[str, float]:

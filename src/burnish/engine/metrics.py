@@ -51,15 +51,20 @@ def scalar(value: float, device: torch.device) -> Tensor:
     return torch.full((), float(value), device=device)
 
 
-def token_metrics(scores: CompletionScores, batch: MicroBatch) -> dict[str, SumAndCount]:
-    """Entropy over all counted tokens and accuracy over the chosen ones, where the scorer was asked for them.
+def token_metrics(
+    scores: CompletionScores, batch: MicroBatch, *, accuracy_of: Tensor | None = None
+) -> dict[str, SumAndCount]:
+    """Mean entropy over all counted tokens, and the share of them that were the likeliest.
 
-    The chosen completion is the first of each pair.
+    Args:
+        scores: of a micro-batch.
+        batch: the micro-batch.
+        accuracy_of: (counted,) 1 where a token enters mean_token_accuracy, else 0; None takes all.
     """
     if scores.entropies is None or scores.correct is None:
         return {}
-    is_chosen = (batch.completion_of % 2 == 0).to(scores.correct.dtype)
-    return {
-        "entropy": (scores.entropies.sum(), batch.num_counted.sum()),
-        "mean_token_accuracy": ((scores.correct * is_chosen).sum(), is_chosen.sum()),
-    }
+    counted = batch.num_counted.sum()
+    correct, of = scores.correct, counted
+    if accuracy_of is not None:
+        correct, of = correct * accuracy_of, accuracy_of.sum()
+    return {"entropy": (scores.entropies.sum(), counted), "mean_token_accuracy": (correct.sum(), of)}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from burnish.batching.layout import MicroBatch, lay_out, row_shape
-from burnish.batching.planner import MicroBatchPlan, StepPlan, plan_packed_step, plan_step
+from burnish.batching.planner import MicroBatchPlan, StepPlan, plan_filled_rows, plan_packed_step, plan_step
 from burnish.data.groups import PromptGroup
 from burnish.engine.coupling import Coupling, CouplingTable, find_coupling
 from burnish.engine.method import Method, MicroBatchLoss, StepPart
@@ -54,11 +54,16 @@ class Cut:
     max_tokens: int
     packed: bool = False
     """Whether the shared rows of a micro-batch stand in one row, without padding."""
+    row_tokens: int | None = None
+    """Most tokens of a padded row that several examples share; None gives each example its own row."""
 
     def plan(self, indices: Sequence[int], groups: Sequence[PromptGroup]) -> StepPlan:
         """Plan micro-batches for groups, given with their indices in the store."""
+        lengths = [group.num_tree_tokens for group in groups]
         if self.packed:
-            return plan_packed_step(indices, [group.num_tree_tokens for group in groups], self.max_tokens)
+            return plan_packed_step(indices, lengths, self.max_tokens)
+        if self.row_tokens is not None:
+            return plan_filled_rows(indices, lengths, self.max_tokens, row_tokens=self.row_tokens)
         shapes = [
             row_shape(len(group.prompt_ids), [len(ids) for ids in group.completion_ids], shared=self.shared)
             for group in groups
@@ -183,7 +188,7 @@ class Passes:
 
     def _score(self, micro: MicroBatchPlan, group_of: GroupOf) -> Scored:
         groups = [group_of(index) for index in micro.groups]
-        batch = self._lay_out(groups)
+        batch = self._lay_out(groups, micro.row_sizes)
         with self.accelerator.autocast():
             # Before the policy's forward, so that the reference's activations never meet the policy's graph.
             reference = None if self.reference is None else self.reference.score(batch, groups, self._lay_out)
@@ -196,9 +201,10 @@ class Passes:
             self.at_start = None
         return outcome
 
-    def _lay_out(self, groups: Sequence[PromptGroup]) -> MicroBatch:
+    def _lay_out(self, groups: Sequence[PromptGroup], row_sizes: Sequence[int] | None = None) -> MicroBatch:
         cut = self.cut
-        return lay_out(groups, shared=cut.shared, pad_id=cut.pad_id, packed=cut.packed).to(self.device)
+        batch = lay_out(groups, shared=cut.shared, pad_id=cut.pad_id, packed=cut.packed, row_sizes=row_sizes)
+        return batch.to(self.device)
 
 
 def _added(total: Tensor | None, more: Tensor | None) -> Tensor | None:

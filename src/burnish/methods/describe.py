@@ -28,8 +28,9 @@ def describe_run(session: Session, method: Method, config: Any) -> RunPlan:
     lengths = groups.tree_lengths if session.cut.shared else groups.num_tokens
     counts = count_parameters(session.model)
     held_out = "" if session.evaluation is None else f"; {len(session.evaluation.groups):,} held out"
-    share = "shared prompts" if session.cut.shared else "one completion a row"
+    share = "shared prompts" if session.cut.shared and groups.max_completions > 1 else "one completion a row"
     share += ", packed without padding" if session.cut.packed else ""
+    share = share if session.cut.row_tokens is None else f"rows of up to {session.cut.row_tokens:,} tokens, filled"
     return RunPlan(
         title=f"burnish {method.name}: the plan",
         device=session.device.reason,
@@ -55,11 +56,15 @@ def describe_run(session: Session, method: Method, config: Any) -> RunPlan:
             session.model,
             tokens=session.cut.max_tokens,
             row_tokens=min(int(lengths.max()), session.cut.max_tokens),
-            reference_dtype=None if config.ref_dtype is None else getattr(torch, config.ref_dtype),
+            reference_dtype=_reference_dtype(session, config),
             compute_dtype=session.precision.dtype,
             has_frozen_reference=session.reference is not None and isinstance(session.reference.live, FrozenReference),
         ).as_dict(),
     )
+
+
+def _reference_dtype(session: Session, config: Any) -> torch.dtype | None:
+    return None if session.reference is None or config.ref_dtype is None else getattr(torch, config.ref_dtype)
 
 
 def _describe_reference(session: Session, config: Any) -> str:

@@ -10,10 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from burnish.data.settings import DataSettings, check_data_settings
-from burnish.engine.settings import TrainingSettings, check_training_settings
 from burnish.errors import ConfigError
-from burnish.models.settings import AdapterSettings, ModelSettings, check_adapter_settings, check_model_settings
+from burnish.methods.config import MethodConfig
+from burnish.models.settings import ReferenceSettings, check_reference_settings
 from burnish.objectives.checks import check_settings, check_weights, choose
 from burnish.ranges import COUNT, NOT_NEGATIVE, POSITIVE, Range, check_choices, check_ranges
 
@@ -74,22 +73,19 @@ class DPOSettings:
 
 
 @dataclass(kw_only=True)
-class DPOConfig(DPOSettings, DataSettings, ModelSettings, AdapterSettings, TrainingSettings):
+class DPOConfig(DPOSettings, ReferenceSettings, MethodConfig):
     """All settings of `burnish dpo`, flat, by TRL's names."""
 
     def __post_init__(self) -> None:
         """Take a single name for a list of one, as TRL does, and raise ConfigError for what is not allowed."""
-        for name in ("loss_type", "shadow_losses", "report_to"):
+        for name in ("loss_type", "shadow_losses"):
             value = getattr(self, name)
             words = list(value) if isinstance(value, list | tuple) else [value]
             setattr(self, name, [_named(word) for word in words])
-        self.report_to = [name for name in self.report_to if name != "none"]
         self._add_likelihood()
+        super().__post_init__()
         check_dpo_settings(self)
-        check_data_settings(self)
-        check_model_settings(self)
-        check_adapter_settings(self)
-        check_training_settings(self)
+        check_reference_settings(self)
         if self.sync_ref_model and self.use_peft and self.ref_model_mixup_alpha != 1:
             raise ConfigError("--sync_ref_model with an adapter copies it: give --ref_model_mixup_alpha 1")
         self.beta = DEFAULT_BETA if self.beta is None else self.beta

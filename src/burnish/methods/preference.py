@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from burnish.batching.layout import MicroBatch
 from burnish.data.groups import PromptGroup
@@ -21,6 +21,8 @@ from burnish.objectives.metrics import preference_metrics
 from burnish.objectives.running import Beta, RewardBaseline
 from burnish.objectives.scores import PairScores
 from burnish.objectives.tokens import discount_weights, likelihood_weights
+from burnish.scoring.head import HeadExtras
+from burnish.scoring.scorer import Scorer
 from burnish.scoring.scores import CompletionScores, weighted_logps
 
 
@@ -47,10 +49,13 @@ class PreferenceMethod(Method):
         self.combination = Combination(settings.loss_type, settings.loss_weights, values)
         self.shadows = Combination(settings.shadow_losses, None, values) if settings.shadow_losses else None
         self.needs_reference = self.combination.needs_reference and not settings.reference_free
-        self.needs_log_sum_squares = settings.use_weighting
         self.couples = self.combination.needs_step_scores or self.beta.follows_margin
         self.has_closed_start = self.combination.loss_at_start() is not None and not self.couples
         self._baseline = RewardBaseline.start()
+
+    def build_scorer(self, model: nn.Module, *, token_metrics: bool) -> Scorer:
+        extras = HeadExtras(token_metrics=token_metrics, log_sum_squares=self.settings.use_weighting)
+        return Scorer(model, extras=extras)
 
     def denominators(self, groups: Sequence[PromptGroup]) -> dict[str, float]:
         """Pairs, and counted tokens of the chosen completions, of a whole step."""
@@ -79,7 +84,9 @@ class PreferenceMethod(Method):
             metrics["beta"] = (values["beta"] * count, count)
         metrics |= self._shadow_metrics(pairs, denominators, values)
         statistics = torch.stack([*metrics["rewards/chosen"], *metrics["rewards/rejected"]])
-        return MicroBatchLoss(loss, metrics | token_metrics(scores, batch), statistics if self._has_baseline else None)
+        is_chosen = (batch.completion_of % 2 == 0).to(scores.token_logps.dtype)
+        metrics |= token_metrics(scores, batch, accuracy_of=is_chosen)
+        return MicroBatchLoss(loss, metrics, statistics if self._has_baseline else None)
 
     def coupled_groups(self, groups: Sequence[PromptGroup]) -> Sequence[PromptGroup]:
         """The step's own pairs, where an objective or β's rule couples them."""
@@ -150,7 +157,7 @@ class PreferenceMethod(Method):
                 batch.num_counted, batch.completion_of, batch.offset_of, ld_alpha=self.settings.ld_alpha
             )
             likelihood = scores.logps[0::2]
-        if self.needs_log_sum_squares and scores.log_sum_squares is not None:
+        if self.settings.use_weighting and scores.log_sum_squares is not None:
             pair_weight = likelihood_weights(
                 scores.token_logps,
                 scores.log_sum_squares,

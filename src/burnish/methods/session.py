@@ -30,7 +30,6 @@ from burnish.models.cached_reference import CachedReference
 from burnish.models.fingerprint import weights_fingerprint
 from burnish.models.load import disable_dropout, load_causal_lm, load_policy
 from burnish.models.tokenizer import load_tokenizer
-from burnish.scoring.head import HeadExtras
 from burnish.scoring.scorer import Scorer
 from burnish.scoring.self_check import ScoringChoice, choose_scoring
 
@@ -167,8 +166,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     accelerator = build_accelerator(device, precision, **tracker_options(config.report_to, run_path or Path()))
     policy, other, fingerprints = load_models(config, inputs, needs_reference=method.needs_reference)
     policy.to(device.torch_device)
-    extras = HeadExtras(token_metrics=config.token_metrics, log_sum_squares=method.needs_log_sum_squares)
-    scorer = Scorer(policy, extras=extras)
+    scorer = method.build_scorer(policy, token_metrics=config.token_metrics)
     sampler = StepSampler(len(train.groups), global_batch_size(config), config.seed, config.train_sampling_strategy)
     scoring = _choose_scoring(config, scorer, train, sampler, tokenizer.pad_token_id, device)
     scorer.head_path = scoring.head_path
@@ -192,9 +190,16 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         accelerator=accelerator,
         sampler=sampler,
         scoring=scoring,
-        cut=Cut(scoring.shared, tokenizer.pad_token_id, max_tokens, scoring.packed),
+        cut=_choose_cut(config, scoring, tokenizer.pad_token_id, max_tokens),
         fingerprints=fingerprints,
     )
+
+
+def _choose_cut(config: Any, scoring: ScoringChoice, pad_id: int, max_tokens: int) -> Cut:
+    """How steps are cut; rows that are packed on request have the longest example's length, within the budget."""
+    fills = getattr(config, "packing", False) and scoring.shared and not scoring.packed
+    row_tokens = min(config.max_length, max_tokens) if fills else None
+    return Cut(scoring.shared, pad_id, max_tokens, scoring.packed, row_tokens)
 
 
 def default_max_tokens(device: Device) -> int:
@@ -211,8 +216,9 @@ def _choose_scoring(
     groups: Sequence[Any] = [train.groups[int(index)] for index in sampler.groups_of(0)]
     with forked_rng(device):
         scorer.eval()
-        choice = choose_scoring(scorer, groups, pad_id=pad_id, check=config.self_check)
+        packed = getattr(config, "packing", False)
+        choice = choose_scoring(scorer, groups, pad_id=pad_id, check=config.self_check, fills_rows=packed)
         scorer.train()
-    if not choice.shared:
-        notice(f"prompts are not shared: {choice.reason}; rows hold one completion each")
+    if not choice.shared and (packed or train.groups.max_completions > 1):
+        notice(f"rows are not shared: {choice.reason}; each holds one completion")
     return choice

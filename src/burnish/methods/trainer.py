@@ -6,6 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -221,7 +222,8 @@ class Trainer(ABC):
         """Answer the first held-out prompts, and keep the answers in samples.jsonl under the phase's name."""
         session, count = self.session, self.args.num_samples
         groups = (session.evaluation or session.train).groups
-        prompts = [groups[i].prompt_ids.tolist() for i in range(min(count, len(groups)))]
+        prompted = (number for number, length in enumerate(groups.prompt_lengths) if length > 1)  # texts have no prompt
+        prompts = [groups[number].prompt_ids.tolist() for number in islice(prompted, count)]
         if not prompts:
             return []
         replies = generate_samples(

@@ -10,7 +10,7 @@ from burnish.ranges import COUNT, POSITIVE, PROBABILITY, check_choices, check_ra
 
 @dataclass(kw_only=True)
 class ModelSettings:
-    """The policy and its reference."""
+    """The policy."""
 
     model_name_or_path: str | None = None
     """The policy to train: a local folder or a hub id."""
@@ -20,6 +20,14 @@ class ModelSettings:
     """Run Python code that comes with the model. Only for sources that you trust."""
     attn_implementation: Literal["sdpa", "eager"] | None = None
     """Attention kernel; None takes sdpa where the model has it, else eager."""
+    disable_dropout: bool = True
+    """Turn off the base model's dropout; LoRA's own stays as lora_dropout says."""
+
+
+@dataclass(kw_only=True)
+class ReferenceSettings:
+    """The reference that the policy is compared with."""
+
     ref_model_name_or_path: str | None = None
     """Another model as reference; by default the policy's own start."""
     ref_dtype: Literal["float32", "bfloat16"] | None = None
@@ -28,8 +36,6 @@ class ModelSettings:
     """Where the reference's log-probabilities are kept once scored: for later runs too, or for this one only."""
     reference_cache_dir: str | None = None
     """Folder of the disk cache; default ~/.cache/burnish/reference (or $BURNISH_CACHE/reference)."""
-    disable_dropout: bool = True
-    """Turn off the base model's dropout; LoRA's own stays as lora_dropout says."""
 
 
 @dataclass(kw_only=True)
@@ -60,8 +66,13 @@ ADAPTER_RANGES = {"lora_r": COUNT, "lora_alpha": POSITIVE, "lora_dropout": PROBA
 
 
 def check_model_settings(settings: ModelSettings) -> None:
-    """Raise ConfigError for the first setting of policy and reference that is not allowed."""
+    """Raise ConfigError for the first setting of the policy that is not allowed."""
     check_choices(settings, ModelSettings)
+
+
+def check_reference_settings(settings: ReferenceSettings) -> None:
+    """Raise ConfigError for the first setting of the reference that is not allowed."""
+    check_choices(settings, ReferenceSettings)
 
 
 def check_adapter_settings(settings: AdapterSettings) -> None:

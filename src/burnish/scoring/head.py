@@ -43,13 +43,15 @@ class TokenScores(NamedTuple):
     logps: Tensor
     """(rows,) nats: log-probability of the target."""
     mean_logits: Tensor
-    """(rows,): mean logit over the vocabulary; no gradient."""
+    """(rows,): mean logit over the vocabulary; with a gradient where log_normalizers are asked for."""
     entropies: Tensor | None
     """(rows,) nats; no gradient; None unless asked for."""
     correct: Tensor | None
     """(rows,) 0 or 1: whether the target has the greatest logit; None unless asked for."""
     log_sum_squares: Tensor | None = None
     """(rows,) nats, ≤ 0: log of the sum of squared probabilities; no gradient; None unless asked for."""
+    log_normalizers: Tensor | None = None
+    """(rows,) nats: log-sum-exp of the logits; None unless asked for."""
 
 
 class HeadExtras(NamedTuple):
@@ -59,6 +61,8 @@ class HeadExtras(NamedTuple):
     """Entropies, and whether the target was the likeliest."""
     log_sum_squares: bool = False
     """log Σ p², which WPO's weights need."""
+    normalizers: bool = False
+    """log-sum-exps, with gradients through them and the mean logits; costs nothing."""
 
 
 NO_EXTRAS = HeadExtras()
@@ -87,20 +91,28 @@ def score_tokens(
         block_bytes: most bytes of a block's logits.
         kept_bytes: most bytes of probabilities that are kept for the backward pass.
     """
-    kept_rows = kept_bytes // (weight.shape[0] * hidden.element_size()) if torch.is_grad_enabled() else 0
-    plan = _Plan(shape, max(1, block_bytes // (weight.shape[0] * 4)), kept_rows if shape.softcap is None else 0)
+    keeps = torch.is_grad_enabled() and shape.softcap is None and not extras.normalizers
+    kept_rows = kept_bytes // (weight.shape[0] * hidden.element_size()) if keeps else 0
+    plan = _Plan(shape, max(1, block_bytes // (weight.shape[0] * 4)), kept_rows)
     cast_bias = None if bias is None else bias.to(hidden.dtype)
-    logps, means, entropies, correct, squares = _BlockwiseHead.apply(
+    logps, means, log_sums, entropies, correct, squares = _BlockwiseHead.apply(
         hidden, weight.to(hidden.dtype), cast_bias, targets, plan, extras
     )
     if shape.softcap is None:
-        means = _mean_logits(hidden, weight, bias, shape.scale)
+        with torch.set_grad_enabled(extras.normalizers and torch.is_grad_enabled()):
+            means = _mean_logits(hidden, weight, bias, shape.scale)
     if not extras.token_metrics:
         entropies = correct = None
-    return TokenScores(logps, means, entropies, correct, squares if extras.log_sum_squares else None)
+    return TokenScores(
+        logps,
+        means if extras.normalizers else means.detach(),
+        entropies,
+        correct,
+        squares if extras.log_sum_squares else None,
+        log_sums if extras.normalizers else None,
+    )
 
 
-@torch.no_grad()
 def _mean_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, scale: float) -> Tensor:
     """Mean logit over the vocabulary without any logits: the hidden state times the mean of the head's rows."""
     precise = _precise(hidden.dtype)
@@ -160,7 +172,7 @@ class _BlockwiseHead(torch.autograd.Function):
         targets: Tensor,
         plan: _Plan,
         extras: HeadExtras,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         rows, precise, shape = hidden.shape[0], _precise(hidden.dtype), plan.shape
         logps, log_sums, means = (hidden.new_empty(rows, dtype=precise) for _ in range(3))
         entropies, correct = (hidden.new_empty(rows if extras.token_metrics else 0, dtype=precise) for _ in range(2))
@@ -190,8 +202,9 @@ class _BlockwiseHead(torch.autograd.Function):
                     )
         ctx.save_for_backward(hidden, weight, bias, targets, log_sums)
         ctx.plan, ctx.kept = plan, kept
-        ctx.mark_non_differentiable(means, entropies, correct, squares)
-        return logps, means, entropies, correct, squares
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(entropies, correct, squares)
+        return logps, means, log_sums, entropies, correct, squares
 
     @staticmethod
     @once_differentiable
@@ -199,7 +212,7 @@ class _BlockwiseHead(torch.autograd.Function):
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, log_sums = ctx.saved_tensors
-        grad_logps, shape = grad_outputs[0], ctx.plan.shape
+        upstream, shape = _Upstream.read(grad_outputs, log_sums), ctx.plan.shape
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=_precise(weight.dtype)) if wants_weight else None
@@ -207,10 +220,10 @@ class _BlockwiseHead(torch.autograd.Function):
         with torch.autocast(hidden.device.type, enabled=False):
             for block in ctx.plan.blocks(hidden.shape[0]):
                 if block.start in ctx.kept and grad_hidden is not None and not (wants_weight or wants_bias):
-                    grad_hidden[block] = ctx.kept[block.start] * grad_logps[block, None].to(hidden.dtype)
+                    grad_hidden[block] = ctx.kept[block.start] * upstream.logps[block, None].to(hidden.dtype)
                     continue
                 kept = ctx.kept.pop(block.start, None)  # it is written over, so a second backward pass recomputes
-                rows = (hidden[block], targets[block], log_sums[block], grad_logps[block])
+                rows = (hidden[block], targets[block], log_sums[block], upstream.rows(block))
                 grad = _grad_projection(rows, weight, bias, shape, kept).to(weight.dtype)
                 if grad_hidden is not None:
                     grad_hidden[block] = grad @ weight
@@ -226,6 +239,22 @@ class _BlockwiseHead(torch.autograd.Function):
         )
 
 
+class _Upstream(NamedTuple):
+    """Derivatives of what is differentiated by what each row gave, each (rows,)."""
+
+    logps: Tensor
+    log_sums: Tensor | None
+    means: Tensor | None
+
+    @classmethod
+    def read(cls, grad_outputs: tuple[Tensor | None, ...], like: Tensor) -> _Upstream:
+        logps, means, log_sums = grad_outputs[:3]
+        return cls(torch.zeros_like(like) if logps is None else logps, log_sums, means)
+
+    def rows(self, block: slice) -> _Upstream:
+        return _Upstream(*(None if part is None else part[block] for part in self))  # pyright: ignore[reportArgumentType]
+
+
 def _direction(probabilities: Tensor, weight: Tensor, targets: Tensor, shape: HeadShape) -> Tensor:
     """Derivative of the target's log-probability by the hidden state: scale · (W[target] - Σ p W)."""
     direction = weight.index_select(0, targets).sub_(probabilities @ weight)
@@ -233,31 +262,34 @@ def _direction(probabilities: Tensor, weight: Tensor, targets: Tensor, shape: He
 
 
 def _grad_projection(
-    rows: tuple[Tensor, Tensor, Tensor, Tensor],
+    rows: tuple[Tensor, Tensor, Tensor, _Upstream],
     weight: Tensor,
     bias: Tensor | None,
     shape: HeadShape,
     probabilities: Tensor | None,
 ) -> Tensor:
-    """Derivative by the projection z: g · (onehot(target) - softmax), through soft cap and scale.
+    """Derivative by the projection z, through soft cap and scale: of the log-probability onehot(target) - softmax, of
+    the log-sum-exp softmax, of the mean 1 / vocabulary.
 
     Args:
-        rows: hidden states, targets, log-sum-exp and g of a block.
+        rows: hidden states, targets, log-sum-exp and upstream derivatives of a block.
         weight: (vocabulary, hidden size).
         bias: (vocabulary,) or None.
         shape: scale and soft cap.
         probabilities: softmax, written over; None computes the logits again.
     """
-    hidden, targets, log_sums, grad_logps = rows
+    hidden, targets, log_sums, upstream = rows
     squashed = None
     if probabilities is None:
         logits, squashed = _block_logits(hidden, weight, bias, shape)
         probabilities = _probabilities_in_place(
             logits.clone() if shape.softcap is not None else logits, log_sums, logits.dtype
         )
-    coefficients = grad_logps[:, None].to(probabilities.dtype)
-    grad = probabilities.mul_(-coefficients)
-    grad.scatter_add_(1, targets[:, None], coefficients)
+    of_softmax = -upstream.logps if upstream.log_sums is None else upstream.log_sums - upstream.logps
+    grad = probabilities.mul_(of_softmax[:, None].to(probabilities.dtype))
+    grad.scatter_add_(1, targets[:, None], upstream.logps[:, None].to(probabilities.dtype))
+    if upstream.means is not None:
+        grad.add_(upstream.means[:, None].to(grad.dtype), alpha=1 / grad.shape[1])
     if shape.softcap is not None and squashed is not None:
         grad.mul_(1 - squashed.square())
     return grad.mul_(shape.scale) if shape.scale != 1.0 else grad

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from typing import Any
 
@@ -12,6 +13,7 @@ from burnish.batching.layout import PADDING, MicroBatch
 from burnish.scoring.architecture import Architecture, decoder_of, describe_architecture
 from burnish.scoring.head import NO_EXTRAS, HeadExtras, TokenScores, score_tokens
 from burnish.scoring.masks import additive, tree_mask
+from burnish.scoring.neftune import noisy_embeddings
 from burnish.scoring.scores import CompletionScores, join_scores
 from burnish.scoring.tree_attention import TreeRows, use_tree_attention
 
@@ -32,11 +34,25 @@ class Scorer(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, *, extras: HeadExtras = NO_EXTRAS, head_path: HeadPath = HeadPath.GATHERED
+        self,
+        model: nn.Module,
+        *,
+        extras: HeadExtras = NO_EXTRAS,
+        neftune_noise_alpha: float | None = None,
+        head_path: HeadPath = HeadPath.GATHERED,
     ) -> None:
+        """Wrap a model.
+
+        Args:
+            model: a causal language model, or a peft model around one.
+            extras: what to give of each counted token besides.
+            neftune_noise_alpha: scale of the noise on embeddings in training (scoring.neftune); None for none.
+            head_path: where logits come from.
+        """
         super().__init__()
         self.model = model
         self.extras = extras
+        self.neftune_noise_alpha = neftune_noise_alpha
         self.head_path = head_path
         self.architecture: Architecture = describe_architecture(unwrap_adapter(model))
 
@@ -52,11 +68,20 @@ class Scorer(nn.Module):
         completion get the model's own causal mask.
         """
         through = self._score_through_logits if self.head_path is HeadPath.WHOLE else self._score_gathered
-        tokens = through(batch)
+        with self._noise(batch):
+            tokens = through(batch)
         scores = join_scores(tokens.logps, tokens.mean_logits, batch)
         scores.entropies, scores.correct = tokens.entropies, tokens.correct
         scores.log_sum_squares = tokens.log_sum_squares
+        if tokens.log_normalizers is not None:
+            scores.log_normalizers = tokens.log_normalizers
+            scores.mean_logps = tokens.mean_logits - tokens.log_normalizers
         return scores
+
+    def _noise(self, batch: MicroBatch) -> AbstractContextManager[None]:
+        if self.neftune_noise_alpha is None or not self.training:
+            return nullcontext()
+        return noisy_embeddings(unwrap_adapter(self.model), batch, self.neftune_noise_alpha)
 
     def _score_gathered(self, batch: MicroBatch) -> TokenScores:
         model = unwrap_adapter(self.model)
@@ -79,13 +104,19 @@ class Scorer(nn.Module):
         log_probabilities = torch.log_softmax(gathered, dim=-1)
         logps = log_probabilities.gather(1, batch.targets[:, None]).squeeze(1)
         detached = gathered.detach()
-        squares = torch.logsumexp(2 * log_probabilities.detach(), dim=1) if self.extras.log_sum_squares else None
+        means = gathered.mean(dim=1) if self.extras.normalizers else detached.mean(dim=1)
+        extra = {
+            "log_sum_squares": torch.logsumexp(2 * log_probabilities.detach(), dim=1)
+            if self.extras.log_sum_squares
+            else None,
+            "log_normalizers": torch.logsumexp(gathered, dim=1) if self.extras.normalizers else None,
+        }
         if not self.extras.token_metrics:
-            return TokenScores(logps, detached.mean(dim=1), None, None, squares)
+            return TokenScores(logps, means, None, None, **extra)
         entropies = -(log_probabilities.detach().exp() * log_probabilities.detach()).sum(dim=1)
         target_logits = detached.gather(1, batch.targets[:, None]).squeeze(1)
         correct = (target_logits >= detached.amax(dim=1)).float()
-        return TokenScores(logps, detached.mean(dim=1), entropies, correct, squares)
+        return TokenScores(logps, means, entropies, correct, **extra)
 
     def _decoder_inputs(self, batch: MicroBatch) -> dict[str, Any]:
         inputs: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}

@@ -26,6 +26,10 @@ class CompletionScores:
     """(counted,) 0 or 1: whether the counted token was the likeliest; no gradient."""
     log_sum_squares: Tensor | None = None
     """(counted,) nats, ≤ 0: log of the sum over the vocabulary of squared probabilities; no gradient."""
+    mean_logps: Tensor | None = None
+    """(counted,) nats: mean log-probability over the vocabulary; with gradient."""
+    log_normalizers: Tensor | None = None
+    """(counted,) nats: log-sum-exp of the logits; with gradient."""
 
 
 def sum_by_completion(values: Tensor, batch: MicroBatch) -> Tensor:

@@ -33,7 +33,9 @@ class ScoringChoice:
     """Whether shared rows stand in one row without padding, their attention computed group by group."""
 
 
-def choose_scoring(scorer: Scorer, groups: Sequence[PromptGroup], *, pad_id: int, check: bool = True) -> ScoringChoice:
+def choose_scoring(
+    scorer: Scorer, groups: Sequence[PromptGroup], *, pad_id: int, check: bool = True, fills_rows: bool = False
+) -> ScoringChoice:
     """Decide between tree rows and separate rows, from what is known and from a comparison.
 
     The caller turns dropout off (eval mode) and autocast off, and keeps the random state.
@@ -43,6 +45,7 @@ def choose_scoring(scorer: Scorer, groups: Sequence[PromptGroup], *, pad_id: int
         groups: the first micro-batch's groups.
         pad_id: token id of padding.
         check: False trusts the table alone.
+        fills_rows: whether several examples are to share a row, instead of several completions.
     """
     known = scorer.architecture.unshareable
     if not check:
@@ -59,10 +62,11 @@ def choose_scoring(scorer: Scorer, groups: Sequence[PromptGroup], *, pad_id: int
         return ScoringChoice(False, HeadPath.WHOLE, reason)
     if known:
         return ScoringChoice(False, HeadPath.GATHERED, known)
-    tree = _score(scorer, sample, shared=True, head_path=HeadPath.GATHERED, pad_id=pad_id)
+    row_sizes = [len(sample)] if fills_rows else None
+    tree = _score(scorer, sample, shared=True, head_path=HeadPath.GATHERED, pad_id=pad_id, row_sizes=row_sizes)
     tree_error = _largest_difference(tree, plain)
     if not tree_error <= TOLERANCE_NATS:
-        reason = f"sharing a prompt changes log-probabilities by {tree_error:.2g} nats"
+        reason = f"sharing a {'row' if fills_rows else 'prompt'} changes log-probabilities by {tree_error:.2g} nats"
         return ScoringChoice(False, HeadPath.GATHERED, reason)
     packed = False
     if _may_pack(scorer):
@@ -89,9 +93,10 @@ def _score(
     head_path: HeadPath,
     pad_id: int,
     packed: bool = False,
+    row_sizes: Sequence[int] | None = None,
 ) -> torch.Tensor:
     device = next(scorer.parameters()).device
-    batch = lay_out(groups, shared=shared, pad_id=pad_id, packed=packed).to(device)
+    batch = lay_out(groups, shared=shared, pad_id=pad_id, packed=packed, row_sizes=row_sizes).to(device)
     before, scorer.head_path = scorer.head_path, head_path
     try:
         return scorer(batch).token_logps

@@ -1,0 +1,28 @@
+"""Which commands train, and which settings each has; imports nothing heavy."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import burnish
+
+TRAINING = {"dpo": "DPO", "sft": "SFT"}
+"""Commands that train, and what the public names of their settings and trainer begin with."""
+
+
+def config_type_of(name: str) -> type[Any]:
+    """The settings of a command of TRAINING."""
+    return getattr(burnish, f"{TRAINING[name]}Config")
+
+
+def trainer_type_of(name: str) -> type[Any]:
+    """The trainer of a command of TRAINING; imports torch."""
+    return getattr(burnish, f"{TRAINING[name]}Trainer")
+
+
+def methods_with(setting: str) -> list[str]:
+    """The commands that have a setting."""
+    return [
+        name for name in TRAINING if any(field.name == setting for field in dataclasses.fields(config_type_of(name)))
+    ]
