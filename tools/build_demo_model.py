@@ -78,8 +78,9 @@ class Recipe:
     """Peak learning rate of embeddings, biases and norms (AdamW)."""
     weight_decay: float = 0.01
     """Decoupled decay of the matrices."""
-    bucket_size: int = 32
-    """Batches that are sorted by length together, to pad little."""
+    micro_batches: int = 2
+    """Parts of a step, short dialogues and long ones, so that little is padded. Every step holds both manners: replies
+    that people prefer are the longer ones, and batches of one length would teach the manners in turns."""
 
 
 def main() -> None:
@@ -174,13 +175,15 @@ def train_model(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, recipe: Reci
     optimizers = build_optimizers(model, recipe)
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, _rise_and_fall(recipe)) for optimizer in optimizers]
     started, total = time.monotonic(), 0.0
-    for step, (input_ids, labels) in enumerate(batches(corpus, tokenizer, recipe), 1):
-        loss = reply_loss(model, input_ids, labels)
-        loss.backward()
+    for step, parts in enumerate(batches(corpus, tokenizer, recipe), 1):
+        learned = sum(int((labels[:, 1:] != IGNORED).sum()) for _, labels in parts)
+        for input_ids, labels in parts:
+            loss = reply_loss(model, input_ids, labels) / learned
+            loss.backward()
+            total += loss.item()
         for part in (*optimizers, *schedules):
             part.step()
         model.zero_grad()
-        total += loss.item()
         if step % 50 == 0:
             print(f"step {step}/{recipe.steps}  loss {total / 50:.4f}  {time.monotonic() - started:.0f} s", flush=True)
             total = 0.0
@@ -188,11 +191,11 @@ def train_model(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, recipe: Reci
 
 
 def reply_loss(model: Qwen2ForCausalLM, input_ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean negative log-probability of the replies' tokens; only they meet the vocabulary."""
+    """Summed negative log-probability of the replies' tokens; only they meet the vocabulary."""
     hidden = model.model(input_ids=input_ids).last_hidden_state
     learned = labels[:, 1:] != IGNORED
     logits = torch.nn.functional.linear(hidden[:, :-1][learned], model.lm_head.weight)
-    return torch.nn.functional.cross_entropy(logits, labels[:, 1:][learned])
+    return torch.nn.functional.cross_entropy(logits, labels[:, 1:][learned], reduction="sum")
 
 
 def build_optimizers(model: Qwen2ForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -207,22 +210,19 @@ def build_optimizers(model: Qwen2ForCausalLM, recipe: Recipe) -> list[torch.opti
     ]
 
 
-def batches(
-    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, recipe: Recipe
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Input ids and labels, (dialogues, tokens), padded on the right, for every step."""
+Padded = tuple[torch.Tensor, torch.Tensor]
+
+
+def batches(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Iterator[list[Padded]]:
+    """Micro-batches of every step: input ids and labels, (dialogues, tokens), padded on the right."""
     rng = random.Random(f"{SEED} dialogues")
-    left = recipe.steps
-    while left > 0:
-        count = min(left, recipe.bucket_size)
-        dialogues = [training_dialogue(corpus, rng) for _ in range(count * recipe.batch_size)]
+    pad_id, size = token_id(tokenizer, END_OF_TEXT), recipe.batch_size // recipe.micro_batches
+    for _ in range(recipe.steps):
+        dialogues = [training_dialogue(corpus, rng) for _ in range(recipe.batch_size)]
         prompts = rendered_ids(tokenizer, [dialogue[:-1] for dialogue in dialogues], add_generation_prompt=True)
         wholes = rendered_ids(tokenizer, dialogues, add_generation_prompt=False)
         pairs = sorted(zip(wholes, map(len, prompts), strict=True), key=lambda pair: len(pair[0]))
-        cuts = [pairs[start : start + recipe.batch_size] for start in range(0, len(pairs), recipe.batch_size)]
-        rng.shuffle(cuts)
-        yield from (_padded(cut, token_id(tokenizer, END_OF_TEXT)) for cut in cuts)
-        left -= count
+        yield [_padded(pairs[start : start + size], pad_id) for start in range(0, len(pairs), size)]
 
 
 def rendered_ids(tokenizer: Any, dialogues: list[list[Message]], *, add_generation_prompt: bool) -> list[list[int]]:
@@ -231,7 +231,7 @@ def rendered_ids(tokenizer: Any, dialogues: list[list[Message]], *, add_generati
     return tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 
-def _padded(pairs: list[tuple[list[int], int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _padded(pairs: list[tuple[list[int], int]], pad_id: int) -> Padded:
     width = max(len(ids) for ids, _ in pairs)
     input_ids = torch.full((len(pairs), width), pad_id)
     labels = torch.full((len(pairs), width), IGNORED)
