@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint install quick clean
+TRL := .venv-trl
+BENCH ?=
+
+.PHONY: demo test lint install quick bench clean
 
 demo: $(VENV)/.installed ## train the embedded model on the embedded preferences
 	$(BIN)/burnish dpo
@@ -19,6 +22,9 @@ lint: $(VENV)/.installed-test ## ruff and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
+
+bench: $(VENV)/.installed-fast $(TRL)/.installed ## compare with TRL 1.16; flags in BENCH, e.g. make bench BENCH=--quick
+	$(BIN)/python benchmarks/compare.py $(BENCH)
 
 install: $(VENV)/.installed ## burnish and what it needs, into .venv
 
@@ -35,5 +41,15 @@ $(VENV)/.installed-test: $(VENV)/.installed requirements/test.txt
 	$(PIP) install -q -r requirements/test.txt
 	touch $@
 
+$(VENV)/.installed-fast: $(VENV)/.installed requirements/fast.txt
+	$(PIP) install -q -r requirements/fast.txt
+	touch $@
+
+$(TRL)/.installed: requirements/run.txt requirements/trl.txt
+	$(PYTHON) -m venv $(TRL)
+	$(TRL)/bin/python -m pip --disable-pip-version-check install -q "$$(grep '^torch==' requirements/run.txt)"
+	$(TRL)/bin/python -m pip --disable-pip-version-check install -q -r requirements/trl.txt
+	touch $@
+
 clean: ## remove the environment and caches
-	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TRL) build .pytest_cache .ruff_cache .hypothesis

@@ -1,11 +1,13 @@
-"""Compare TRL's DPO steps with burnish's: same model, same pairs in the same order, same machine, taking turns.
+"""Compare burnish with TRL 1.16: same model, same pairs in the same order, same steps, same machine, taking turns.
 
-    python -m venv trl-env && trl-env/bin/pip install trl==1.16.0
-    .venv/bin/python benchmarks/compare.py --trl_python trl-env/bin/python --model SmolLM2 --data pairs-train.jsonl
+    make bench                      # everything; a run that was stopped goes on where it stopped
+    make bench BENCH=--quick        # a first look: one round of two pairs
+    make bench BENCH="--part fp32-long --rounds 5"
 
-Each turn is a process of its own (TRL, burnish, TRL, burnish, …), so that neither profits from a warm start and a
-machine that slows down slows both. Float32, two threads, 16 pairs a step; TRL takes them as 8 micro-batches of 2 with
-activation checkpointing off, its fastest way on a CPU. Loading and tokenising are not counted, reference scoring is.
+Each turn is a process of its own (TRL, burnish, TRL, burnish, …), so that neither profits from a warm start, and a
+machine that slows down slows both. TRL takes its pairs in micro-batches of --micro_batch with activation checkpointing
+off, its fastest way on a CPU. Losses, log-probabilities and gradient norms are compared: where they differ, the figure
+is marked and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -14,130 +16,168 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
-import tempfile
-from itertools import islice
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-COLUMNS = ("loss", "grad_norm", "logps/chosen", "logps/rejected")
+from bench_models import fetch_smollm2
+from bench_rows import cut_rows, find_rows, many_rows
+from matrix_products import ModelShape
+from parts import FULL, PARTS, QUICK, SIDES, Part, Sizes, make_job
+from report import Turns, as_json, compare_part, figures_of, render
+from turns import TurnError, sides, take_turn
+
+ROOT = Path(__file__).parents[1]
+MARKERS = ("<!-- benchmark -->", "<!-- /benchmark -->")
 
 
 def main() -> int:
-    """Take turns, print the comparison."""
+    """Take all turns, print and keep the comparison; 1 where both sides did not do the same, 2 for a failed turn."""
     options = read_options()
-    with tempfile.TemporaryDirectory() as folder:
-        data = first_rows(options, Path(folder))
-        turns: dict[str, list[dict[str, Any]]] = {"TRL": [], "burnish": []}
-        for turn in range(options.rounds):
-            for name, python, script in (
-                ("TRL", options.trl_python, "trl_step.py"),
-                ("burnish", sys.executable, "burnish_step.py"),
-            ):
-                result = run(options, python=python, script=script, data=data, out=Path(folder) / "result.json")
-                turns[name].append(result)
-                seconds = seconds_per_pair(result, options)
-                print(f"round {turn + 1} {name}: {seconds:.3f} s a pair", file=sys.stderr, flush=True)
-    report = summarise(turns, options)
-    print(render(report))
-    if options.out is not None:
-        options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return 0
+    sizes = read_sizes(options)
+    chosen = [part for part in PARTS if not options.part or part.name in options.part]
+    bench = Bench(options, sizes)
+    try:
+        turns = {part.name: bench.take_turns(part) for part in chosen}
+    except TurnError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return bench.finish(chosen, turns)
 
 
 def read_options() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trl_python", required=True, help="Python of an environment with TRL")
-    parser.add_argument("--model", type=Path, required=True, help="folder of the model")
-    parser.add_argument("--data", type=Path, required=True, help="preference rows, JSON lines; the first ones are used")
-    parser.add_argument("--steps", type=int, default=4, help="optimizer steps a turn; ≥ 1 (default 4)")
-    parser.add_argument("--rounds", type=int, default=2, help="turns of each; ≥ 1 (default 2)")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--micro_batch", type=int, default=2, help="pairs of a TRL micro-batch (default 2)")
-    parser.add_argument("--accumulation", type=int, default=8, help="TRL micro-batches of a step (default 8)")
-    parser.add_argument("--learning_rate", type=float, default=5e-7)
-    parser.add_argument("--out", type=Path, help="write all figures as JSON")
+    parser.add_argument("--quick", action="store_true", help="one round of two pairs: a look, no figure to quote")
+    parser.add_argument("--part", nargs="+", choices=[part.name for part in PARTS], help="only these parts")
+    parser.add_argument("--model", type=Path, help="model folder (default SmolLM2-135M, fetched where it is absent)")
+    parser.add_argument("--gsm8k", type=Path, help="preference rows, JSON lines (default ../shared/data/gsm8k)")
+    parser.add_argument("--long", type=Path, help="rows with long prompts (default made from ../shared)")
+    parser.add_argument("--trl_python", default=str(ROOT / ".venv-trl/bin/python"), help="Python with TRL 1.16")
+    parser.add_argument("--work", type=Path, help="folder of records (default build/bench)")
+    parser.add_argument(
+        "--document", type=Path, help="page that gets the table between its markers, and a .json beside"
+    )
+    parser.add_argument("--again", action="store_true", help="measure everything anew")
+    for field in fields(Sizes):
+        kind = float if field.name == "learning_rate" else int
+        parser.add_argument(f"--{field.name}", type=kind, help=f"default {getattr(FULL, field.name)}")
     return parser.parse_args()
 
 
-def pairs_a_step(options: argparse.Namespace) -> int:
-    """Pairs of an optimizer step, on either side."""
-    return options.micro_batch * options.accumulation
+def read_sizes(options: argparse.Namespace) -> Sizes:
+    """Return the sizes of --quick or of the full run, with what the command line changes.
+
+    Raises:
+        SystemExit: pairs that are no multiple of the micro-batch, or a size below 1.
+    """
+    given = {field.name: getattr(options, field.name) for field in fields(Sizes)}
+    sizes = replace(QUICK if options.quick else FULL, **{name: value for name, value in given.items() if value})
+    for name, pairs in (("pairs", sizes.pairs), ("vocabulary_pairs", sizes.vocabulary_pairs)):
+        if pairs % min(pairs, sizes.micro_batch):
+            sys.exit(f"--{name} {pairs} is no multiple of --micro_batch {sizes.micro_batch}")
+    if any(value is not None and value <= 0 for value in given.values()):
+        sys.exit("sizes are at least 1")
+    return sizes
 
 
-def first_rows(options: argparse.Namespace, folder: Path) -> Path:
-    """A file of exactly the rows that the steps take, so that both sides read the same."""
-    wanted = options.steps * pairs_a_step(options)
-    with options.data.open(encoding="utf-8") as source:
-        rows = list(islice(source, wanted))
-    if len(rows) < wanted:
-        sys.exit(f"{options.data} has {len(rows)} rows; {options.steps} steps take {wanted}: lower --steps")
-    path = folder / "rows.jsonl"
-    path.write_text("".join(rows), encoding="utf-8")
-    return path
+class Bench:
+    """Models, rows and records of one benchmark."""
+
+    def __init__(self, options: argparse.Namespace, sizes: Sizes) -> None:
+        """Find model and rows; nothing is measured yet."""
+        self.options, self.sizes = options, sizes
+        self.work = (options.work or ROOT / "build" / "bench" / ("quick" if options.quick else "full")).absolute()
+        self.model = (options.model or fetch_smollm2()).absolute()
+        self.rows = find_rows(options.gsm8k, options.long, self.work)
+        self.sides = sides(options.trl_python)
+
+    def take_turns(self, part: Part) -> Turns:
+        """Let each side take its turn in every round; what was measured before is not measured again."""
+        done: Turns = {side: [] for side in SIDES[part.kind]}
+        for number in range(1, self.sizes.rounds + 1):
+            for side in done:
+                record = self.work / "records" / f"{part.name}-{number}-{side}.json"
+                if self.options.again:
+                    record.unlink(missing_ok=True)
+                result, kept = take_turn(self.sides[side], self._job(part, side), record)
+                done[side].append(result)
+                words = f"{result['wall_seconds']:.1f} s{' (kept from an earlier run)' if kept else ''}"
+                print(f"{part.name}, round {number}, {side}: {words}", file=sys.stderr, flush=True)
+        return done
+
+    def _job(self, part: Part, side: str) -> dict[str, Any]:
+        folder = self.work / "rows"
+        folder.mkdir(parents=True, exist_ok=True)
+        source, pairs = self.rows[part.data], self.sizes.pairs_of(part)
+        if part.kind == "prepare":
+            data, held_out = many_rows(source, folder / f"{part.name}.jsonl", count=self.sizes.prepared_rows), None
+        else:
+            data = cut_rows(source, folder / f"{part.name}.jsonl", first=0, count=pairs)
+            held_out = folder / f"{part.name}-eval.jsonl" if part.evaluate else None
+            if held_out is not None:
+                cut_rows(source, held_out, first=pairs, count=pairs)
+        model = self._large_vocabulary() if part.large_vocabulary else self.model
+        names = {"data": str(data), "eval_data": None if held_out is None else str(held_out)}
+        return make_job(part, side, self.sizes, model=str(model), **names)  # pyright: ignore[reportArgumentType]
+
+    def _large_vocabulary(self) -> Path:
+        folder = self.work / "models" / "large-vocabulary"
+        if not (folder / "tokenizer_config.json").exists():
+            command = [sys.executable, str(Path(__file__).with_name("bench_models.py")), str(self.model), str(folder)]
+            subprocess.run(command, check=True)
+        return folder
+
+    def finish(self, chosen: list[Part], turns: dict[str, Turns]) -> int:
+        """Print and keep the comparison; the exit code."""
+        figures, comparisons = [], []
+        for part in chosen:
+            shape = ModelShape.read(self._large_vocabulary() if part.large_vocabulary else self.model)
+            comparisons += compare_part(part, turns[part.name])
+            figures += figures_of(part, turns[part.name], self.sizes.pairs_of(part), shape)
+        about = self._about(turns)
+        text = render(figures, comparisons, about)
+        print(text)
+        report = json.dumps(as_json(figures, comparisons, about, turns), indent=1, ensure_ascii=False) + "\n"
+        (self.work / "report.md").write_text(text + "\n", encoding="utf-8")
+        (self.work / "report.json").write_text(report, encoding="utf-8")
+        page = self.options.document
+        if page is not None:
+            write_between_markers(page, text)
+            page.with_suffix(".json").write_text(report, encoding="utf-8")
+        return 0 if all(comparison.same for comparison in comparisons) else 1
+
+    def _about(self, turns: dict[str, Turns]) -> list[str]:
+        sizes = self.sizes
+        rates = [
+            f"{part.split('-')[0] if '-' in part else part} {turn['operations_per_second'] / 1e9:,.0f}"
+            for part, named in turns.items()
+            for turn in named.get("rate", [])[:1]
+        ]
+        step = (
+            f"A step has {sizes.pairs} pairs ({sizes.vocabulary_pairs} with the large vocabulary), TRL's micro-batch "
+        )
+        return [
+            f"Machine: {platform.machine()}, {os.cpu_count()} CPUs, {sizes.threads} threads; model {self.model.name}.",
+            f"{step}{sizes.micro_batch}; medians of {sizes.rounds} alternating turns.",
+            f"Matrix products at the model's shapes, 10⁹ operations/s: {', '.join(rates) or 'not measured'}.",
+        ]
 
 
-def run(options: argparse.Namespace, *, python: str, script: str, data: Path, out: Path) -> dict[str, Any]:
-    """One turn in a process of its own."""
-    words = [str(python), str(HERE / script), "--model", str(options.model.absolute()), "--data", str(data)]
-    words += ["--out", str(out)]
-    for name in ("steps", "threads", "micro_batch", "accumulation", "learning_rate"):
-        words += [f"--{name}", str(getattr(options, name))]
-    environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # noqa: PLW1510
-    if done.returncode:
-        sys.exit(f"{script} failed:\n{done.stderr[-3000:]}")
-    return json.loads(out.read_text())
+def write_between_markers(page: Path, text: str) -> None:
+    """Put the report between the markers of a page.
 
-
-def seconds_per_pair(result: dict[str, Any], options: argparse.Namespace) -> float:
-    """Seconds of a turn's optimizer steps over the pairs that they took."""
-    total = result.get("train_step_seconds") or sum(step["seconds"] for step in result["steps"])
-    return total / (options.steps * pairs_a_step(options))
-
-
-def summarise(turns: dict[str, list[dict[str, Any]]], options: argparse.Namespace) -> dict[str, Any]:
-    """Medians over the turns, and what each side's first turn logged."""
-    sides = {
-        name: {
-            "seconds_per_pair": statistics.median(seconds_per_pair(result, options) for result in results),
-            "all_seconds_per_pair": [seconds_per_pair(result, options) for result in results],
-            "peak_rss_bytes": statistics.median(result["peak_rss_bytes"] for result in results),
-            "versions": results[0]["versions"],
-            "steps": [{key: step[key] for key in COLUMNS} for step in results[0]["steps"]],
-        }
-        for name, results in turns.items()
-    }
-    trl, ours = sides["TRL"], sides["burnish"]
-    return {
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {options.threads} threads, float32",
-        "step": f"{pairs_a_step(options)} pairs, {options.steps} steps, {options.rounds} turns of each",
-        "time_ratio": trl["seconds_per_pair"] / ours["seconds_per_pair"],
-        "memory_ratio": ours["peak_rss_bytes"] / trl["peak_rss_bytes"],
-        **sides,
-    }
-
-
-def render(report: dict[str, Any]) -> str:
-    """The report as text: both sides' figures, then what they logged, step by step."""
-    lines = [f"machine: {report['machine']}", f"work: {report['step']}", ""]
-    for name in ("TRL", "burnish"):
-        side = report[name]
-        turns = ", ".join(f"{seconds:.3f}" for seconds in side["all_seconds_per_pair"])
-        memory = side["peak_rss_bytes"] / 2**30
-        versions = ", ".join(f"{package} {version}" for package, version in side["versions"].items())
-        lines.append(f"{name:8} {side['seconds_per_pair']:.3f} s a pair ({turns}), peak {memory:.2f} GiB; {versions}")
-    time, memory = report["time_ratio"], report["memory_ratio"]
-    lines.append(f"TRL's time over burnish's: {time:.2f}; burnish's peak over TRL's: {memory:.2f}")
-    lines += ["", f"{'step':4} {'':8}" + "".join(f" {column:>16}" for column in COLUMNS)]
-    for number, (trl, ours) in enumerate(zip(report["TRL"]["steps"], report["burnish"]["steps"], strict=True), start=1):
-        for name, step in (("TRL", trl), ("burnish", ours)):
-            lines.append(f"{number:4} {name:8}" + "".join(f" {step[column]:16.6f}" for column in COLUMNS))
-    return "\n".join(lines)
+    Raises:
+        SystemExit: the page has no markers.
+    """
+    content = page.read_text(encoding="utf-8")
+    start, end = MARKERS
+    if start not in content or end not in content:
+        sys.exit(f"{page} has no {start} … {end} to write between")
+    before, rest = content.split(start, 1)
+    page.write_text(f"{before}{start}\n{text}\n{end}{rest.split(end, 1)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

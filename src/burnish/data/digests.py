@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from burnish.data.backend import fast_backend
+from burnish.data.fast_tokens import fastokens_version
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,4 +43,5 @@ def code_fingerprint() -> str:
     import transformers
 
     sources = sorted(Path(__file__).parent.rglob("*.py"))
-    return sha256_of(*(path.read_bytes() for path in sources), tokenizers.__version__, transformers.__version__)
+    versions = (tokenizers.__version__, transformers.__version__, str(fastokens_version()))
+    return sha256_of(*(path.read_bytes() for path in sources), *versions)

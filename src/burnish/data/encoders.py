@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from burnish.data.examples import Example
 from burnish.data.rows import Place, RowError
+from burnish.data.settings import TokenizerBackend
 from burnish.data.tokenise import Encoded, ExampleEncoder
 
 if TYPE_CHECKING:
@@ -37,19 +38,24 @@ Encode = Callable[[Iterable[Batch]], Iterator[EncodedBatch]]
 
 
 @contextmanager
-def open_encoder(tokenizer: PreTrainedTokenizerBase, num_processes: int | None) -> Iterator[Encode]:
+def open_encoder(
+    tokenizer: PreTrainedTokenizerBase, num_processes: int | None, backend: TokenizerBackend = "huggingface"
+) -> Iterator[Encode]:
     """Yield the function that encodes batches, in order.
 
     Args:
         tokenizer: the fast tokenizer.
         num_processes: worker processes, of one thread each; None or 1 works here, on the tokenizer's own threads.
+        backend: what tokenises; see DataSettings.
+
+    The function raises FastTokensDiffer where fastokens gives other ids than the tokenizer.
     """
     if num_processes is None or num_processes == 1:
-        encoder = ExampleEncoder(tokenizer)
+        encoder = ExampleEncoder(tokenizer, backend)
         yield lambda batches: ((batch, encoder.encode(batch.examples)) for batch in batches)
         return
     context = get_context("spawn")
-    pool = ProcessPoolExecutor(num_processes, context, _start_worker, (tokenizer,))
+    pool = ProcessPoolExecutor(num_processes, context, _start_worker, (tokenizer, backend))
     try:
         yield lambda batches: _encode_beside(pool, batches, num_processes * BATCHES_AHEAD)
     finally:
@@ -72,9 +78,9 @@ class _Worker:
     encoder: ExampleEncoder
 
 
-def _start_worker(tokenizer: PreTrainedTokenizerBase) -> None:
+def _start_worker(tokenizer: PreTrainedTokenizerBase, backend: TokenizerBackend) -> None:
     os.environ["RAYON_NUM_THREADS"] = "1"  # the processes are the parallelism
-    _Worker.encoder = ExampleEncoder(tokenizer)
+    _Worker.encoder = ExampleEncoder(tokenizer, backend)
 
 
 def _encode_in_worker(examples: list[Example]) -> list[Encoded | RowError]:

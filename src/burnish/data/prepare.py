@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from burnish.console import progress
+from burnish.console import progress, warn
 from burnish.data.audit import RowHashes, note_repetitions
 from burnish.data.cache import CacheEntry, write_whole
 from burnish.data.digests import code_fingerprint, sha256_of, tokenizer_fingerprint
 from burnish.data.encoders import Batch, Encode, open_encoder
 from burnish.data.examples import Example, content_text
+from burnish.data.fast_tokens import FastTokensDiffer, fastokens_version
 from burnish.data.formats import FORMS_IN_WORDS, recognise
 from burnish.data.groups import PromptGroup
 from burnish.data.kinds import GroupKind, convert
 from burnish.data.report import KINDS, STRICT_KINDS, DataReport, first_and_more
 from burnish.data.rows import BadRow, DroppedRow, Place, Row, RowError, RowSource, UnknownForm
-from burnish.data.settings import CountingSettings, DataSettings
+from burnish.data.settings import CountingSettings, DataSettings, TokenizerBackend
 from burnish.data.store import GroupStore, GroupWriter
 from burnish.data.tokenise import Encoded
 from burnish.data.truncate import check_contents, fit
@@ -97,6 +98,7 @@ def prepare_groups(
 
 def _cache_key(rows: RowSource, tokenizer: PreTrainedTokenizerBase, settings: DataSettings, kind: GroupKind) -> str:
     chosen = (kind, settings.max_length, settings.truncation_mode, settings.on_bad_row, settings.strict_data)
+    chosen += (settings.tokenizer_backend,)
     if isinstance(settings, CountingSettings):
         chosen += (settings.completion_only_loss, settings.assistant_only_loss, settings.dataset_text_field)
     return sha256_of(rows.name, rows.fingerprint, tokenizer_fingerprint(tokenizer), repr(chosen), code_fingerprint())
@@ -109,12 +111,15 @@ def _prepare_and_keep(
     kind: GroupKind,
     entry: CacheEntry,
 ) -> tuple[GroupStore, DataReport, list[str]]:
-    work = Preparation(rows, settings, kind, DataReport(rows.name))
     try:
-        with GroupWriter(entry.groups) as writer:
-            with _older_objects_left_alone(), open_encoder(tokenizer, settings.dataset_num_proc) as encode:
-                work.run(writer, encode)
-            work.check()
+        try:
+            work = _prepare(rows, tokenizer, settings, kind, entry.groups, settings.tokenizer_backend)
+        except FastTokensDiffer as difference:
+            warn(
+                f"fastokens {fastokens_version()} gives other ids than the tokenizer for {str(difference)[:80]!r}; "
+                "the rows are tokenised without it"
+            )
+            work = _prepare(rows, tokenizer, settings, kind, entry.groups, "huggingface")
         groups = GroupStore.open(entry.groups)
         note_repetitions(work.report, groups, work.hashes)
         entry.commit(groups, work.report, work.rejected)
@@ -126,6 +131,23 @@ def _prepare_and_keep(
             "give another folder: --data_cache_dir ./cache"
         ) from error
     return groups, work.report, work.rejected
+
+
+def _prepare(
+    rows: RowSource,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: DataSettings,
+    kind: GroupKind,
+    path: Path,
+    backend: TokenizerBackend,
+) -> Preparation:
+    """Make one pass over the rows, with the groups into a file."""
+    work = Preparation(rows, settings, kind, DataReport(rows.name))
+    with GroupWriter(path) as writer:
+        with _older_objects_left_alone(), open_encoder(tokenizer, settings.dataset_num_proc, backend) as encode:
+            work.run(writer, encode)
+        work.check()
+    return work
 
 
 @contextmanager

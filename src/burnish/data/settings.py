@@ -7,6 +7,8 @@ from typing import Literal
 
 from burnish.ranges import COUNT, Range, check_choices, check_ranges, setting_error
 
+TokenizerBackend = Literal["auto", "huggingface"]
+
 
 @dataclass(kw_only=True)
 class DataSettings:
@@ -42,6 +44,8 @@ class DataSettings:
     """Make over-long prompts, empty completions and identical pairs errors instead of counted drops."""
     dataset_num_proc: int | None = None
     """Processes that render and tokenise; ≥ 1. None uses one process and the tokenizer's own threads."""
+    tokenizer_backend: TokenizerBackend = "auto"
+    """What tokenises rows: auto takes fastokens where it is installed and its ids are the Hugging Face tokenizer's."""
     data_cache_dir: str | None = None
     """Folder of prepared rows, found again by content; default ~/.cache/burnish/data (or $BURNISH_CACHE/data)."""
 

@@ -9,7 +9,7 @@ where the ids of prompt and of prompt plus completion part.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,16 +17,15 @@ import numpy as np
 
 from burnish.data.backend import fast_backend
 from burnish.data.examples import Example, content_text
+from burnish.data.fast_tokens import BatchTokenizer, CheckedFastTokenizer, load_fastokens
 from burnish.data.rows import RowError
+from burnish.data.settings import TokenizerBackend
 from burnish.data.splitting import PromptCutter
 from burnish.data.texts import RenderedText, render_conversations, render_plain
 from burnish.data.turns import Span
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-BatchTokenizer = Callable[[Sequence[str], bool], list[list[int]]]
-"""(texts, whether to add special tokens) → ids of each text."""
 
 CHECKED_CUTS = 8
 """Prompts whose parts' ids are compared with the whole's before any cut is trusted."""
@@ -44,23 +43,25 @@ class Encoded:
     """Kinds of the report that this example counts for."""
 
 
-def choose_batch_tokenizer(tokenizer: PreTrainedTokenizerBase) -> BatchTokenizer:
-    """Return the function that tokenises many texts: the fast tokenizer's own, on all its threads."""
+def choose_batch_tokenizer(tokenizer: PreTrainedTokenizerBase, wanted: TokenizerBackend) -> BatchTokenizer:
+    """Return the function that tokenises many texts: fastokens, checked, where it can; else the tokenizer's own."""
     backend = fast_backend(tokenizer)
 
     def tokenise(texts: Sequence[str], add_special_tokens: bool) -> list[list[int]]:
         encodings = backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
         return [encoding.ids for encoding in encodings]
 
-    return tokenise
+    fast = load_fastokens(backend) if wanted == "auto" else None
+    return tokenise if fast is None else CheckedFastTokenizer(fast, tokenise)
 
 
 class ExampleEncoder:
     """Renders and tokenises examples with one tokenizer."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, backend: TokenizerBackend = "huggingface") -> None:
+        """Prepare for any number of calls of `encode`, which raise FastTokensDiffer where fastokens is no use."""
         self._tokenizer = tokenizer
-        self._tokenise = choose_batch_tokenizer(tokenizer)
+        self._tokenise = choose_batch_tokenizer(tokenizer, backend)
         self._cutter: PromptCutter | None = PromptCutter(tokenizer)
         self._cuts_to_check = CHECKED_CUTS
         marked = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
