@@ -20,7 +20,6 @@ from burnish.models.cached_reference import CachedReference
 from burnish.models.logp_store import LogpStore
 from burnish.models.reference import FrozenReference
 from burnish.objectives.table import PAIRED
-from burnish.scoring.head import HeadExtras
 from burnish.scoring.scorer import Scorer
 
 SAME_UPDATE = 1e-4
@@ -59,13 +58,12 @@ def build_passes(settings: dict[str, Any], max_tokens: int) -> Passes:
     """Passes over a tiny model whose reference is another one, so that no log-ratio is 0."""
     beta: dict[str, Any] = {"beta": 2.0} if NEEDS_BETA & set(settings["loss_type"]) else {}
     method = PreferenceMethod(DPOSettings(**(beta | settings)))
-    extras = HeadExtras(log_sum_squares=method.settings.use_weighting)
     reference = CachedReference(
         FrozenReference(Scorer(build_model("qwen2", seed=1))), LogpStore(None), starts_as_policy=False
     )
     return Passes(
         method=method,
-        scorer=Scorer(build_model("qwen2", seed=0), extras=extras),
+        scorer=method.build_scorer(build_model("qwen2", seed=0), token_metrics=False),
         reference=reference if method.needs_reference else None,
         accelerator=Accelerator(cpu=True),
         device=torch.device("cpu"),

@@ -7,7 +7,7 @@ import pytest
 from burnish.errors import ConfigError
 from burnish.objectives.checks import check_columns, check_settings
 from burnish.objectives.facts import FACTS
-from burnish.objectives.table import PAIRED, find_objective, used_settings
+from burnish.objectives.table import ALIASES, LISTS, PAIRED, find_objective, used_settings
 
 
 @pytest.mark.parametrize(
@@ -109,4 +109,4 @@ def test_the_stated_settings_are_those_that_the_functions_take(name):
     objective = PAIRED[name]
     functions = [function for function in (objective.function, objective.likelihood) if function is not None]
     assert set(FACTS[name].settings) == set(used_settings(*functions))
-    assert set(FACTS) == set(PAIRED)
+    assert set(FACTS) == set(PAIRED) | set(LISTS) | set(ALIASES)

@@ -63,6 +63,8 @@ class MicroBatch:
     """(groups,) float32: row weights."""
     margin: Tensor | None
     """(groups,) float32: row margins, where the data has them."""
+    groups: tuple[PromptGroup, ...]
+    """The groups themselves, on the host: for columns that few rows have."""
     num_completions: int
     max_counted: int
     """Most counted tokens of any completion: a host number, so that no shape depends on device values."""
@@ -152,6 +154,7 @@ def lay_out(
         num_counted=torch.tensor(sizes, dtype=torch.float32),
         weight=torch.tensor([group.weight for group in groups], dtype=torch.float32),
         margin=_margins(groups),
+        groups=tuple(groups),
         num_completions=len(counted),
         max_counted=max(sizes),
         num_tokens=sum(group.num_tokens for group in groups),

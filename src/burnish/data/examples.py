@@ -44,6 +44,13 @@ class Example:
     ranking: tuple[int, ...] | None = None
     weight: float = 1.0
     margin: float | None = None
+    label_smoothing: float | None = None
+    ref_logps: tuple[float, ...] | None = None
+    """log π_ref of each completion, nats."""
+    token_weights: list[list[float] | None] | None = None
+    """Weight of each token, of each completion of a pair."""
+    spans: list[list[tuple[int, int, float]] | None] | None = None
+    """Weighted spans of characters, of each completion of a pair."""
     tools: list[Any] | None = None
     template_kwargs: dict[str, Any] = field(default_factory=dict)
     counted: Counted = "completion"

@@ -31,6 +31,12 @@ class PromptGroup:
     """How much better the first completion should be, in units of reward (nats); from the row's `margin` column."""
     label: bool | None = None
     """Whether the single completion of an unpaired row is desirable."""
+    label_smoothing: float | None = None
+    """Probability that the row's labels are flipped, in [0, 0.5); replaces the setting."""
+    ref_logps: tuple[float, ...] | None = None
+    """log π_ref of each completion, nats, where the row brings them."""
+    token_weights: tuple[np.ndarray, ...] | None = None
+    """Weight of each token of each completion, float32 ≥ 0; None weighs each 1."""
     ranking: tuple[int, ...] | None = None
     """Rank of each completion, 0 is best; None where the order of the completions is the ranking."""
     source: str = ""
@@ -41,6 +47,13 @@ class PromptGroup:
     @property
     def num_completions(self) -> int:
         return len(self.completion_ids)
+
+    def counted_weight(self, completion: int) -> float:
+        """Counted tokens of a completion, each as much as its weight."""
+        mask = self.completion_mask[completion]
+        if self.token_weights is None:
+            return float(mask.sum())
+        return float(self.token_weights[completion][mask].sum(dtype=np.float64))
 
     @property
     def num_counted_tokens(self) -> int:

@@ -36,20 +36,26 @@ KIND_OF: dict[Shape, GroupKind] = {
 """What a row of a shape is prepared for, when nobody says."""
 
 
+NO_PAIR: dict[str, None] = dict.fromkeys(("margin", "label_smoothing", "ref_logps", "token_weights", "spans"))
+"""Columns that belong to a pair, and not to its completions one by one."""
+
+
 class WrongShape(UnknownForm):
     """A row that is well-formed, and not what the method learns from."""
 
 
 def to_preference(example: Example) -> list[Example]:
-    """Return a pair, chosen first (k = 2); a ranked list must be one of two."""
-    if example.shape == "ranked" and len(example.completions) == 2:
-        first, second = example.ranking or (0, 1)
-        if first == second:
+    """Return a pair, chosen first (k = 2), or a ranked list (k > 2, 0 is best)."""
+    if example.shape == "ranked":
+        ranking: tuple[int, ...] = example.ranking or tuple(range(len(example.completions)))
+        if len(set(ranking)) == 1:
             raise DroppedRow("tie")
-        ordered = example.completions if first < second else example.completions[::-1]
+        if len(ranking) > 2:
+            return [replace(example, ranking=ranking)]
+        ordered = example.completions if list(ranking) == sorted(ranking) else example.completions[::-1]
         return [replace(example, shape="preference", completions=ordered, ranking=None)]
     if example.shape != "preference":
-        raise WrongShape(_wrong(example, "a preference pair (chosen and rejected)"))
+        raise WrongShape(_wrong(example, "a preference pair (chosen and rejected) or a ranked list"))
     return [example]
 
 
@@ -57,7 +63,7 @@ def to_unpaired(example: Example) -> list[Example]:
     """Return single completions with a label (k = 1); a pair gives two."""
     if example.shape == "preference":
         return [
-            replace(example, shape="unpaired", completions=[completion], label=label, margin=None)
+            replace(example, shape="unpaired", completions=[completion], label=label, **NO_PAIR)
             for completion, label in zip(example.completions, (True, False), strict=True)
         ]
     if example.shape != "unpaired":

@@ -279,6 +279,13 @@ class Preparation:
         for note in sorted(fitting.notes):
             self.report.count(note, place)
         group = _build_group(example, fitting, place)
+        if group.ref_logps is not None and fitting.notes & {"completion_cut", "prompt_trimmed"}:
+            reason = "ref_chosen_logps are of the whole row, which max_length cuts: raise it, or leave the columns out"
+            self._reject(place, reason, {"prompt": example.prompt, "completions": example.completions})
+            return
+        if any(group.counted_weight(number) == 0 for number in range(group.num_completions)):
+            self._drop(place, "nothing_counted")
+            return
         self._count(group)
         self.hashes.add(group)
         writer.add(group)
@@ -329,6 +336,9 @@ def _build_group(example: Example, encoded: Encoded, place: Place) -> PromptGrou
         weight=example.weight,
         margin=example.margin,
         label=example.label,
+        label_smoothing=example.label_smoothing,
+        ref_logps=example.ref_logps,
+        token_weights=None if encoded.weights is None else tuple(encoded.weights),
         ranking=example.ranking,
         source=place.source,
         row=place.row,

@@ -28,12 +28,16 @@ SCHEMA = pa.schema(
         "weight": pa.float64(),
         "margin": pa.float64(),
         "label": pa.bool_(),
+        "label_smoothing": pa.float64(),
+        "ref_logps": pa.list_(pa.float64()),
+        "token_weights": pa.list_(pa.list_(pa.float32())),
         "ranking": pa.list_(pa.int32()),
         "source": pa.string(),
         "row": pa.int64(),
     }
 )
 GROUPS_PER_BATCH = 1000
+HASHED = ["weight", "margin", "label", "label_smoothing", "ref_logps", "token_weights", "ranking"]
 
 
 def _lists(entries: Sequence[np.ndarray], dtype: type[np.generic]) -> pa.ListArray:
@@ -103,6 +107,9 @@ def _build_batch(groups: Sequence[PromptGroup]) -> pa.RecordBatch:
         pa.array([group.weight for group in groups], pa.float64()),
         pa.array([group.margin for group in groups], pa.float64()),
         pa.array([group.label for group in groups], pa.bool_()),
+        pa.array([group.label_smoothing for group in groups], pa.float64()),
+        pa.array([group.ref_logps for group in groups], pa.list_(pa.float64())),
+        pa.array([_plain(group.token_weights) for group in groups], pa.list_(pa.list_(pa.float32()))),
         _lists([np.asarray(group.ranking or (), np.int32) for group in groups], np.int32),
         pa.array([group.source for group in groups], pa.string()),
         pa.array([group.row for group in groups], pa.int64()),
@@ -135,13 +142,24 @@ class _Batch:
             weight=self._value("weight", index),
             margin=self._value("margin", index),
             label=self._value("label", index),
+            label_smoothing=self._value("label_smoothing", index),
+            ref_logps=None if (logps := self._value("ref_logps", index)) is None else tuple(logps),
+            token_weights=self._token_weights(index),
             ranking=tuple(ranking) if ranking else None,
             source=self._value("source", index),
             row=self._value("row", index),
         )
 
+    def _token_weights(self, index: int) -> tuple[np.ndarray, ...] | None:
+        weights = self._value("token_weights", index)
+        return None if weights is None else tuple(np.asarray(part, dtype=np.float32) for part in weights)
+
     def _value(self, column: str, index: int) -> Any:
         return self.batch.column(column)[index].as_py()
+
+
+def _plain(arrays: Sequence[np.ndarray] | None) -> list[list[float]] | None:
+    return None if arrays is None else [array.tolist() for array in arrays]
 
 
 def _numpy(values: pa.Array) -> np.ndarray:
@@ -246,7 +264,20 @@ class GroupStore(Sequence[PromptGroup]):
     @property
     def has_margin(self) -> bool:
         """Whether any group has a margin."""
-        return any(batch.batch.column("margin").null_count < batch.batch.num_rows for batch in self._batches)
+        return self.has("margin")
+
+    def has(self, column: str) -> bool:
+        """Whether any group has a value in an optional column: margin, label_smoothing, ref_logps, token_weights."""
+        return any(batch.batch.column(column).null_count < batch.batch.num_rows for batch in self._batches)
+
+    def all_have(self, column: str) -> bool:
+        """Whether every group has a value in an optional column."""
+        return all(batch.batch.column(column).null_count == 0 for batch in self._batches)
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether any group's weight differs from 1."""
+        return any(bool((batch.batch.column("weight").to_numpy() != 1).any()) for batch in self._batches)
 
     @property
     def fingerprint(self) -> str:
@@ -258,7 +289,7 @@ class GroupStore(Sequence[PromptGroup]):
     def _hash(self) -> str:
         digests = [hashlib.sha256() for _ in range(7)]
         for batch in self._batches:
-            extras = batch.batch.select(["weight", "margin", "label", "ranking"]).to_pydict()
+            extras = batch.batch.select(HASHED).to_pydict()
             flat = (
                 np.diff(batch.prompt_offsets),
                 batch.prompt_values,

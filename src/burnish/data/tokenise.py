@@ -22,6 +22,7 @@ from burnish.data.rows import RowError
 from burnish.data.settings import TokenizerBackend
 from burnish.data.splitting import PromptCutter
 from burnish.data.texts import RenderedText, render_conversations, render_plain
+from burnish.data.token_weights import weigh_tokens
 from burnish.data.turns import Span
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Encoded:
     """Counted positions of each completion, bool (tokens,); None counts all."""
     notes: set[str] = field(default_factory=set)
     """Kinds of the report that this example counts for."""
+    weights: list[np.ndarray] | None = None
+    """Weight of each token of each completion, float32 (tokens,); None weighs each 1."""
 
 
 def choose_batch_tokenizer(tokenizer: PreTrainedTokenizerBase, wanted: TokenizerBackend) -> BatchTokenizer:
@@ -86,8 +89,9 @@ class ExampleEncoder:
                 for n, text in enumerate(results)
                 if isinstance(text, RenderedText) and text.special_tokens == special_tokens
             ]
-            for number, encoded in zip(wanted, self._encode_texts([results[n] for n in wanted]), strict=True):
-                results[number] = encoded
+            texts = [results[n] for n in wanted]
+            for number, text, encoded in zip(wanted, texts, self._encode_texts(texts), strict=True):
+                results[number] = weigh_tokens(encoded, examples[number], text, self._tokenizer)
         for number, (example, result) in enumerate(zip(examples, results, strict=True)):
             if isinstance(result, Encoded):
                 self._note_missing_end(example, result)
@@ -105,7 +109,8 @@ class ExampleEncoder:
         size = max(len(self._tokenizer), self._tokenizer.vocab_size)
         if highest >= size:
             return RowError(f"token id {highest} is outside the vocabulary of {size}")
-        return Encoded(prompt, list(completions), [None] * len(completions))
+        encoded = Encoded(prompt, list(completions), [None] * len(completions))
+        return weigh_tokens(encoded, example, None, self._tokenizer)
 
     def _encode_texts(self, texts: list[RenderedText]) -> list[Encoded]:
         """Tokenise texts in one call, each prompt once up to its last special token."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -64,7 +65,8 @@ def _with_prompt(encoded: Encoded) -> Encoded:
     if len(firsts) != 1 or -1 in firsts:
         raise DroppedRow("empty_prompt")
     masks = [None if mask is None else mask[1:] for mask in encoded.masks]
-    return Encoded(list(firsts), [ids[1:] for ids in encoded.completion_ids], masks, encoded.notes)
+    weights = _parts(encoded.weights, slice(1, None))
+    return Encoded(list(firsts), [ids[1:] for ids in encoded.completion_ids], masks, encoded.notes, weights)
 
 
 def _cut(encoded: Encoded, max_length: int, mode: Mode, longest: int) -> Encoded:
@@ -75,15 +77,18 @@ def _cut(encoded: Encoded, max_length: int, mode: Mode, longest: int) -> Encoded
         if longest >= max_length:
             raise DroppedRow("overlong_completion")
         encoded.notes.add("prompt_trimmed")
-        return Encoded(
-            prompt[len(prompt) + longest - max_length :], encoded.completion_ids, encoded.masks, encoded.notes
-        )
+        return replace(encoded, prompt_ids=prompt[len(prompt) + longest - max_length :])
     room = max_length - len(prompt)
     if room <= 0:
         raise DroppedRow("overlong_prompt")
     encoded.notes.add("completion_cut")
     masks = [None if mask is None else mask[:room] for mask in encoded.masks]
-    return Encoded(prompt, [ids[:room] for ids in encoded.completion_ids], masks, encoded.notes)
+    weights = _parts(encoded.weights, slice(room))
+    return Encoded(prompt, [ids[:room] for ids in encoded.completion_ids], masks, encoded.notes, weights)
+
+
+def _parts(arrays: list[np.ndarray] | None, part: slice) -> list[np.ndarray] | None:
+    return None if arrays is None else [array[part] for array in arrays]
 
 
 def _counts(ids: list[int], mask: np.ndarray | None) -> bool:

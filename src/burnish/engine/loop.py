@@ -86,6 +86,8 @@ class TrainingLoop:
         self._tell_position()
         self.callbacks.call("on_train_begin")
         self.passes.scorer.train()
+        if getattr(self.settings, "precompute_ref_log_probs", False):
+            self.precompute_reference()
         if self.settings.eval_on_start and first_step == 0:
             self.evaluate()
         with progress("training", total=self.total_steps, unit="steps", done=first_step) as advance:
@@ -96,6 +98,23 @@ class TrainingLoop:
         self.passes.flush()
         self.callbacks.call("on_train_end")
         return self._summary(time.perf_counter() - started, first_step, first_groups)
+
+    def precompute_reference(self) -> None:
+        """Let the reference score all groups, cut as the first epoch will cut them, and free its memory.
+
+        Coming in the same company as in training, its values are those that training would have got.
+        """
+        reference, passes = self.passes.reference, self.passes
+        if reference is None or reference.live is None:
+            return
+        with progress("scoring the reference", total=len(self.groups), unit="groups") as advance:
+            for step in range(self.sampler.steps_per_epoch):
+                indices = [int(index) for index in self.sampler.groups_of(step)]
+                passes.score_reference(indices, [self.groups[index] for index in indices], advance)
+        if self.evaluation is not None:
+            held_out = self.evaluation.groups
+            passes.score_reference(range(len(held_out)), held_out, lambda _: None)
+        reference.unload()
 
     def evaluate(self) -> dict[str, float]:
         """Evaluate now, write the record, and see whether it is the best so far."""

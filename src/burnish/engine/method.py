@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from burnish.batching.layout import MicroBatch
 from burnish.data.groups import PromptGroup
+from burnish.data.store import GroupStore
 from burnish.engine.metrics import SumAndCount
 from burnish.scoring.head import HeadExtras
 from burnish.scoring.scorer import Scorer
@@ -56,6 +57,10 @@ class Method(ABC):
     def build_scorer(self, model: nn.Module, *, token_metrics: bool) -> Scorer:
         """Make the scorer of the policy that gives what `loss` reads."""
         return Scorer(model, extras=HeadExtras(token_metrics=token_metrics))
+
+    def check_rows(self, groups: GroupStore) -> None:
+        """Raise ConfigError or DataError for columns that the objective would ignore, or would need."""
+        return
 
     @abstractmethod
     def denominators(self, groups: Sequence[PromptGroup]) -> dict[str, float]:

@@ -140,6 +140,17 @@ class Passes:
         self.flush()
         self.scorer.train()
 
+    @torch.no_grad()
+    def score_reference(
+        self, indices: Sequence[int], groups: Sequence[PromptGroup], advance: Callable[[int], None]
+    ) -> None:
+        """Score groups with the reference alone, in the micro-batches that training or evaluation makes of them."""
+        group_of = dict(zip(indices, groups, strict=True)).__getitem__
+        for micro in self.cut.plan(indices, groups).micro_batches:
+            self._score_with_reference([group_of(index) for index in micro.groups], micro.row_sizes)
+            advance(len(micro.groups))
+        self.flush()
+
     def flush(self) -> None:
         """Bring what the reference said to the host and into its cache; called where a copy is made anyway."""
         if self.reference is not None:
@@ -187,12 +198,19 @@ class Passes:
         sums.add({"loss": (scalar(0.0, self.device), scalar(1.0 / self.accelerator.num_processes, self.device))})
 
     def _score(self, micro: MicroBatchPlan, group_of: GroupOf) -> Scored:
+        # Before the policy's forward, so that the reference's activations never meet the policy's graph.
         groups = [group_of(index) for index in micro.groups]
-        batch = self._lay_out(groups, micro.row_sizes)
-        with self.accelerator.autocast():
-            # Before the policy's forward, so that the reference's activations never meet the policy's graph.
-            reference = None if self.reference is None else self.reference.score(batch, groups, self._lay_out)
+        batch, reference = self._score_with_reference(groups, micro.row_sizes)
         return Scored(batch, self.scorer(batch), reference)
+
+    def _score_with_reference(
+        self, groups: Sequence[PromptGroup], row_sizes: Sequence[int] | None
+    ) -> tuple[MicroBatch, CompletionScores | None]:
+        batch = self._lay_out(groups, row_sizes)
+        if self.reference is None:
+            return batch, None
+        with self.accelerator.autocast():
+            return batch, self.reference.score(batch, groups, self._lay_out)
 
     def _outcome(self, scored: Scored, denominators: Mapping[str, float], step: StepPart | None) -> MicroBatchLoss:
         outcome = self.method.loss(scored.scores, scored.reference, scored.batch, denominators, step)

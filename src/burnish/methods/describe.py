@@ -15,6 +15,7 @@ from burnish.engine.method import Method
 from burnish.engine.plan import RunPlan
 from burnish.methods.session import Session
 from burnish.models.estimate import count_parameters, estimate_memory
+from burnish.models.given_reference import GivenReference
 from burnish.models.moving_reference import MovingReference
 from burnish.models.reference import AdapterOffReference, FrozenReference
 
@@ -77,6 +78,8 @@ def _describe_reference(session: Session, config: Any) -> str:
 def _start_in_words(session: Session, config: Any) -> str:
     if session.reference is None:
         return "none: the objective does not use one"
+    if isinstance(session.reference, GivenReference):
+        return "none loaded: the rows bring ref_chosen_logps and ref_rejected_logps"
     if config.ref_model_name_or_path:
         return str(config.ref_model_name_or_path)
     if isinstance(session.reference.live, AdapterOffReference):

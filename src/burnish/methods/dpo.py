@@ -88,6 +88,8 @@ class DPOConfig(DPOSettings, ReferenceSettings, MethodConfig):
         check_reference_settings(self)
         if self.sync_ref_model and self.use_peft and self.ref_model_mixup_alpha != 1:
             raise ConfigError("--sync_ref_model with an adapter copies it: give --ref_model_mixup_alpha 1")
+        if self.sync_ref_model and self.precompute_ref_log_probs:
+            raise ConfigError("--precompute_ref_log_probs and --sync_ref_model: a moving reference is not known before")
         self.beta = DEFAULT_BETA if self.beta is None else self.beta
 
     def _add_likelihood(self) -> None:

@@ -12,18 +12,21 @@ from torch import Tensor, nn
 from burnish.batching.layout import MicroBatch
 from burnish.data.groups import PromptGroup
 from burnish.data.kinds import GroupKind
+from burnish.data.store import GroupStore
 from burnish.engine.method import Method, MicroBatchLoss, StepPart
 from burnish.engine.metrics import SumAndCount, token_metrics
+from burnish.errors import DataError
 from burnish.methods.dpo import DPOConfig, DPOSettings, objective_values
+from burnish.methods.pairs import PairReader, chosen_weight, need_smoothing, of_best, refuse_lists, refuse_ties
 from burnish.methods.trainer import Trainer
+from burnish.objectives.checks import check_columns
 from burnish.objectives.combine import Combination, CoupledStep
 from burnish.objectives.metrics import preference_metrics
 from burnish.objectives.running import Beta, RewardBaseline
 from burnish.objectives.scores import PairScores
-from burnish.objectives.tokens import discount_weights, likelihood_weights
 from burnish.scoring.head import HeadExtras
 from burnish.scoring.scorer import Scorer
-from burnish.scoring.scores import CompletionScores, weighted_logps
+from burnish.scoring.scores import CompletionScores
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,12 +48,13 @@ class PreferenceMethod(Method):
     def __init__(self, settings: DPOSettings) -> None:
         self.settings = settings
         values = objective_values(settings)
+        self.reader = PairReader(settings.label_smoothing, settings.ld_alpha, settings.reference_free)
         self.beta = Beta(values["beta"], settings.beta_final, settings.beta_schedule, settings.beta_dpo_alpha)
         self.combination = Combination(settings.loss_type, settings.loss_weights, values)
         self.shadows = Combination(settings.shadow_losses, None, values) if settings.shadow_losses else None
         self.needs_reference = self.combination.needs_reference and not settings.reference_free
         self.couples = self.combination.needs_step_scores or self.beta.follows_margin
-        self.has_closed_start = self.combination.loss_at_start() is not None and not self.couples
+        self.has_closed_start = self.combination.is_closed and not self.couples
         self._baseline = RewardBaseline.start()
 
     def build_scorer(self, model: nn.Module, *, token_metrics: bool) -> Scorer:
@@ -58,9 +62,29 @@ class PreferenceMethod(Method):
         return Scorer(model, extras=extras)
 
     def denominators(self, groups: Sequence[PromptGroup]) -> dict[str, float]:
-        """Pairs, and counted tokens of the chosen completions, of a whole step."""
-        chosen_tokens = sum(int(group.completion_mask[0].sum()) for group in groups)
-        return {"pairs": float(len(groups)), "chosen_tokens": float(max(1, chosen_tokens))}
+        """Pairs (a list is one), and counted tokens of the chosen completions, of a whole step."""
+        chosen_tokens = sum(chosen_weight(group) for group in groups)
+        return {"pairs": float(len(groups)), "chosen_tokens": chosen_tokens}
+
+    def check_rows(self, groups: GroupStore) -> None:
+        """Refuse rows with columns that the objective ignores, or without those that it needs."""
+        types, settings = self.settings.loss_type, self.settings
+        columns = [name for name in ("margin", "label_smoothing") if groups.has(name)]
+        check_columns(types, columns, weighted=groups.is_weighted)
+        if "odpo" in types and not groups.all_have("margin"):
+            raise DataError("loss_type odpo needs a margin in every row, and some rows have none")
+        if "exo_pair" in types and groups.has("label_smoothing"):
+            need_smoothing(groups, "exo_pair")
+        for name in self.combination.list_terms:
+            refuse_ties(groups, name)
+        of_pairs = {
+            "margin": groups.has("margin"),
+            "ld_alpha": settings.ld_alpha is not None,
+            "use_weighting": settings.use_weighting,
+            "beta_dpo_alpha": self.beta.follows_margin,
+            "an objective that couples the step": self.combination.needs_step_scores,
+        }
+        refuse_lists(groups, [name for name, is_given in of_pairs.items() if is_given])
 
     def loss(
         self,
@@ -71,12 +95,15 @@ class PreferenceMethod(Method):
         step: StepPart | None = None,
     ) -> MicroBatchLoss:
         """Objectives on the pairs of a micro-batch, divided by the step's counts."""
-        pairs = self._pairs(scores, reference, batch)
+        pairs = self.reader.pairs(scores, reference, batch)
         told: PreferenceStep | None = None if step is None else step.value
         values = self._step_values(pairs, told)
         coupled = None if step is None or told is None or told.coupled is None else told.coupled.select(step.rows)
-        loss, terms = self.combination.total(pairs, denominators, values, coupled=coupled)
-        metrics = preference_metrics(pairs, *self.combination.rewards(pairs, values), scores.mean_logit_sums)
+        names = self.combination.list_terms
+        lists = {name: self.reader.lists(scores, reference, batch, name) for name in names}
+        loss, terms = self.combination.total(pairs, denominators, values, coupled=coupled, lists=lists)
+        rewards = self.combination.rewards(pairs, values)
+        metrics = preference_metrics(pairs, *rewards, *self.reader.logit_sums(scores, batch))
         if len(terms) > 1:
             metrics |= terms
         if self.beta.moves:
@@ -84,8 +111,7 @@ class PreferenceMethod(Method):
             metrics["beta"] = (values["beta"] * count, count)
         metrics |= self._shadow_metrics(pairs, denominators, values)
         statistics = torch.stack([*metrics["rewards/chosen"], *metrics["rewards/rejected"]])
-        is_chosen = (batch.completion_of % 2 == 0).to(scores.token_logps.dtype)
-        metrics |= token_metrics(scores, batch, accuracy_of=is_chosen)
+        metrics |= token_metrics(scores, batch, accuracy_of=of_best(batch))
         return MicroBatchLoss(loss, metrics, statistics if self._has_baseline else None)
 
     def coupled_groups(self, groups: Sequence[PromptGroup]) -> Sequence[PromptGroup]:
@@ -94,7 +120,7 @@ class PreferenceMethod(Method):
 
     def coupling_row(self, scores: CompletionScores, reference: CompletionScores | None, batch: MicroBatch) -> Tensor:
         """(pairs, columns) log-probabilities and token counts."""
-        return self._pairs(scores, reference, batch).as_table()
+        return self.reader.pairs(scores, reference, batch).as_table()
 
     def couple(self, table: Tensor, denominators: Mapping[str, float]) -> PreferenceStep:
         """β of the step, and the objectives that couple it, on all of its pairs."""
@@ -149,36 +175,6 @@ class PreferenceMethod(Method):
     def _has_baseline(self) -> bool:
         shadows = self.shadows is not None and self.shadows.uses_reward_baseline
         return self.combination.uses_reward_baseline or shadows
-
-    def _pairs(self, scores: CompletionScores, reference: CompletionScores | None, batch: MicroBatch) -> PairScores:
-        weights = pair_weight = likelihood = None
-        if self.settings.ld_alpha is not None:
-            weights = discount_weights(
-                batch.num_counted, batch.completion_of, batch.offset_of, ld_alpha=self.settings.ld_alpha
-            )
-            likelihood = scores.logps[0::2]
-        if self.settings.use_weighting and scores.log_sum_squares is not None:
-            pair_weight = likelihood_weights(
-                scores.token_logps,
-                scores.log_sum_squares,
-                batch.completion_of,
-                batch.offset_of,
-                batch.num_counted,
-                max_counted=batch.max_counted,
-            )
-        logps = weighted_logps(scores, batch, weights)
-        ref_logps = torch.zeros_like(logps) if self.settings.reference_free else None
-        if reference is not None:
-            ref_logps = weighted_logps(reference, batch, weights)
-        return PairScores.from_completions(
-            logps,
-            ref_logps,
-            batch.num_counted,
-            weight=batch.weight,
-            margin=batch.margin,
-            pair_weight=pair_weight,
-            chosen_likelihood=likelihood,
-        )
 
     def _step_values(self, pairs: PairScores, step: PreferenceStep | None) -> dict[str, Any]:
         values: dict[str, Any] = {"beta": self.beta.value if step is None or step.beta is None else step.beta}

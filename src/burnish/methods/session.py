@@ -28,6 +28,7 @@ from burnish.methods.reference import build_reference
 from burnish.models.adapters import add_adapter, has_adapter, keep_start
 from burnish.models.cached_reference import CachedReference
 from burnish.models.fingerprint import weights_fingerprint
+from burnish.models.given_reference import GivenReference
 from burnish.models.load import disable_dropout, load_causal_lm, load_policy
 from burnish.models.tokenizer import load_tokenizer
 from burnish.scoring.scorer import Scorer
@@ -158,20 +159,25 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     tokenizer: Any = inputs.tokenizer or load_tokenizer(config, config)
     rejected = None if run_path is None else run_path / "rejected_rows.jsonl"
     train, evaluation = prepare_data(config, inputs, tokenizer, kind, rejected)
+    for prepared in (train, evaluation):
+        if prepared is not None:
+            method.check_rows(prepared.groups)
     device = pick_device(config.device, num_threads=config.num_threads)
     if config.deterministic:
         use_deterministic_kernels()
     precision = choose_precision(config.precision, device)
     notice(f"device: {device.reason}; precision: {precision.name} ({precision.reason})")
     accelerator = build_accelerator(device, precision, **tracker_options(config.report_to, run_path or Path()))
-    policy, other, fingerprints = load_models(config, inputs, needs_reference=method.needs_reference)
+    is_given = method.needs_reference and has_given_reference(config, train, evaluation)
+    loads_reference = method.needs_reference and not is_given
+    policy, other, fingerprints = load_models(config, inputs, needs_reference=loads_reference)
     policy.to(device.torch_device)
     scorer = method.build_scorer(policy, token_metrics=config.token_metrics)
     sampler = StepSampler(len(train.groups), global_batch_size(config), config.seed, config.train_sampling_strategy)
     scoring = _choose_scoring(config, scorer, train, sampler, tokenizer.pad_token_id, device)
     scorer.head_path = scoring.head_path
-    reference = None
-    if method.needs_reference:
+    reference = GivenReference() if is_given else None
+    if loads_reference:
         groups = itertools.chain(train.groups, evaluation.groups if evaluation else ())
         weights = fingerprints.get("reference", fingerprints["base_model"])
         identity = {"weights": weights, "precision": precision.name, "device": device.kind}
@@ -200,6 +206,30 @@ def _choose_cut(config: Any, scoring: ScoringChoice, pad_id: int, max_tokens: in
     fills = getattr(config, "packing", False) and scoring.shared and not scoring.packed
     row_tokens = min(config.max_length, max_tokens) if fills else None
     return Cut(scoring.shared, pad_id, max_tokens, scoring.packed, row_tokens)
+
+
+def has_given_reference(config: Any, train: Prepared, evaluation: Prepared | None) -> bool:
+    """Whether the rows bring the reference's log-probabilities, so that none is loaded.
+
+    Raises:
+        DataError: only some rows bring them.
+        ConfigError: a setting needs what sums over completions do not tell.
+    """
+    stores = [prepared.groups for prepared in (train, evaluation) if prepared is not None]
+    if not any(groups.has("ref_logps") for groups in stores):
+        return False
+    if not all(groups.all_have("ref_logps") for groups in stores):
+        raise DataError(
+            "some rows of training or evaluation have no ref_chosen_logps and ref_rejected_logps, and others have: "
+            "give them to all, or to none"
+        )
+    by_token = [name for name in ("ld_alpha", "sync_ref_model") if getattr(config, name, None) not in (None, False)]
+    by_token += ["token weights"] * any(groups.has("token_weights") for groups in stores)
+    if by_token:
+        raise ConfigError(
+            f"{' and '.join(by_token)} needs a reference model, and the rows bring ref_chosen_logps: leave one out"
+        )
+    return True
 
 
 def default_max_tokens(device: Device) -> int:

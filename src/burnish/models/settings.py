@@ -36,6 +36,8 @@ class ReferenceSettings:
     """Where the reference's log-probabilities are kept once scored: for later runs too, or for this one only."""
     reference_cache_dir: str | None = None
     """Folder of the disk cache; default ~/.cache/burnish/reference (or $BURNISH_CACHE/reference)."""
+    precompute_ref_log_probs: bool = False
+    """Let the reference score all rows before the first step and then free its memory; else it scores as rows come."""
 
 
 @dataclass(kw_only=True)

@@ -43,6 +43,10 @@ def check_settings(
         _check_divergence(chosen, given["f_divergence_type"])
     if "f_alpha_divergence_coef" in given and given.get("f_divergence_type") != "alpha_divergence":
         raise ConfigError("f_alpha_divergence_coef is used by f_divergence_type alpha_divergence only: leave it out")
+    listed = [name for name, objective in chosen.items() if objective.over_lists]
+    for name in ("ld_alpha", "use_weighting"):
+        if listed and name in given:
+            raise ConfigError(f"{name} compares the two completions of a pair, and {_and(listed)} sees lists: drop it")
     coupled = [name for name, objective in chosen.items() if objective.needs_step_scores]
     if coupled and "use_weighting" in given:
         raise ConfigError(f"use_weighting cannot weigh the pairs of {_and(coupled)}, whose values belong to no pair")
@@ -126,9 +130,9 @@ def uses(objective: Facts, setting: str) -> bool:
     if setting == "margin":
         return objective.uses_margin
     if setting == "ld_alpha":
-        return not objective.is_likelihood
+        return not objective.is_likelihood and not objective.over_lists
     if setting == "use_weighting":
-        return not objective.is_likelihood and not objective.needs_step_scores
+        return not (objective.is_likelihood or objective.needs_step_scores or objective.over_lists)
     return setting in objective.settings
 
 
@@ -161,6 +165,8 @@ def _check_required(chosen: Chosen, given: Mapping[str, Any]) -> None:
 def _check_shadows(chosen: Chosen, shadowed: Chosen) -> None:
     has_reference = any(objective.needs_reference for objective in chosen.values())
     for name, objective in shadowed.items():
+        if objective.over_lists:
+            raise ConfigError(f"shadow_losses {name} is not one of pairs, and shadows see pairs only: leave it out")
         if objective.needs_step_scores:
             raise ConfigError(
                 f"shadow_losses {name} needs a pass over the whole step, and shadows get none: leave it out"

@@ -13,11 +13,12 @@ from burnish.errors import ConfigError
 from burnish.objectives.checks import check_weights, choose, objective_name
 from burnish.objectives.coupled import linear_surrogate, step_coefficients
 from burnish.objectives.divergences import Divergence, choose_divergence
-from burnish.objectives.facts import Reward
+from burnish.objectives.facts import FACTS, Reward
+from burnish.objectives.lists import ListScores
 from burnish.objectives.metrics import Metric, preference_rewards
 from burnish.objectives.paired import score_difference
 from burnish.objectives.scores import PairScores
-from burnish.objectives.table import PAIRED, LossType, PairedObjective, find_objective, keyword_arguments
+from burnish.objectives.table import LossType, PairedObjective, find_objective, keyword_arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,18 @@ class Combination:
         return any(term.objective.needs_step_scores for term in self.terms)
 
     @property
+    def list_terms(self) -> tuple[str, ...]:
+        """Names of the terms that see whole lists."""
+        return tuple(term.name for term in self.terms if term.objective.over_lists)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the loss depends on log-ratios alone, so that its value is known where they are all 0."""
+        own = any(term.name not in FACTS for term in self.terms)
+        compares = all(term.objective.needs_reference and not term.objective.is_likelihood for term in self.terms)
+        return compares and not own and not self.settings.get("use_weighting")
+
+    @property
     def uses_reward_baseline(self) -> bool:
         """Whether `reward_baseline` belongs into step_values (running.RewardBaseline)."""
         return any(term.objective.uses_reward_baseline for term in self.terms)
@@ -103,7 +116,7 @@ class Combination:
             step_values: settings whose value belongs to the step and wins over `settings`: a scheduled `beta`, the
                 `reward_baseline`; numbers or scalar tensors.
         """
-        alone = [term for term in self.terms if not term.objective.needs_step_scores]
+        alone = [term for term in self.terms if not (term.objective.needs_step_scores or term.objective.over_lists)]
         return {term.name: self._shares(term.objective, scores, denominators, step_values or {}) for term in alone}
 
     def couple(
@@ -132,6 +145,7 @@ class Combination:
         step_values: Mapping[str, Any] | None = None,
         *,
         coupled: CoupledStep | None = None,
+        lists: Mapping[str, ListScores] | None = None,
     ) -> tuple[Tensor, dict[str, Metric]]:
         """A micro-batch's share of the step's loss, and each term's as a metric.
 
@@ -140,25 +154,29 @@ class Combination:
             denominators: as in shares.
             step_values: as in shares.
             coupled: of these pairs, from `couple(…).select(…)`, where needs_step_scores.
+            lists: the same completions as ranked lists, for each term in `list_terms`.
 
         Returns:
             The scalar to differentiate, and `loss/<name>` → (the term's share, unweighted; the share of the step's
             pairs), whose sums over a logging interval give the mean over its steps.
         """
         shares = self.shares(scores, denominators, step_values)
-        fraction = scores.num_pairs / denominators["pairs"]
-        count = torch.full((), fraction, device=scores.chosen_logps.device)
+        fraction = scores.num_groups / denominators["pairs"]
         total = scores.chosen_logps.new_zeros(())
         metrics: dict[str, Metric] = {}
         for term in self.terms:
-            if not term.objective.needs_step_scores:
+            if term.name in shares:
                 value = shares[term.name].sum()
+            elif term.objective.over_lists:
+                of_lists = (lists or {})[term.name]
+                losses = self._call(term.objective.function, of_lists, step_values or {})
+                value = (of_lists.weight * losses).sum() / denominators["pairs"]
             elif coupled is not None:
                 value = coupled.losses[term.name] * fraction
             else:
                 raise ConfigError(f"loss_type {term.name} couples the step: its scores must be coupled first")
             total = total + term.weight * value
-            metrics[f"loss/{term.name}"] = (value.detach(), count)
+            metrics[f"loss/{term.name}"] = (value.detach(), fraction)
         if coupled is not None:
             total = total + linear_surrogate(coupled.coefficients, scores)
         return total, metrics
@@ -186,11 +204,7 @@ class Combination:
 
         None where it depends on the model: a likelihood term, no reference, a user's own function, use_weighting.
         """
-        closed = all(
-            term.objective.needs_reference and not term.objective.is_likelihood and term.name in PAIRED
-            for term in self.terms
-        )
-        if not closed or self.settings.get("use_weighting"):
+        if not self.is_closed or self.list_terms:
             return None
         zeros = torch.zeros(2, dtype=torch.float64)
         scores = PairScores.from_completions(zeros, zeros, torch.ones_like(zeros), margin=zeros[:1])
@@ -210,7 +224,8 @@ class Combination:
             share = share + likelihood / denominators[self._likelihood_denominator(objective)]
         if scores.pair_weight is not None and not objective.is_likelihood:
             share = share * scores.pair_weight
-        return scores.weight * share
+        weight = scores.weight if scores.share is None else scores.weight * scores.share
+        return weight * share
 
     def _step_loss(
         self, objective: PairedObjective, denominators: Mapping[str, float], step_values: Mapping[str, Any]
@@ -224,10 +239,12 @@ class Combination:
         counts_prompt = "orpo_nll_on_prompt" in objective.settings and self.settings.get("orpo_nll_on_prompt")
         return "chosen_and_prompt_tokens" if counts_prompt else "chosen_tokens"
 
-    def _call(self, function: Callable[..., Tensor], scores: PairScores, step_values: Mapping[str, Any]) -> Tensor:
+    def _call(
+        self, function: Callable[..., Tensor], scores: PairScores | ListScores, step_values: Mapping[str, Any]
+    ) -> Tensor:
         """Call a loss with the settings that it names."""
         values = {**self.settings, **step_values}
-        if scores.label_smoothing is not None:
+        if isinstance(scores, PairScores) and scores.label_smoothing is not None:
             values["label_smoothing"] = scores.label_smoothing
         values["divergence"] = self._divergence()
         names = keyword_arguments(function)

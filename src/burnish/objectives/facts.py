@@ -30,6 +30,8 @@ class Facts:
     """Whether it subtracts the rows' margins."""
     requires: tuple[str, ...] = ()
     """Settings without a sensible default, and columns that every row must have."""
+    over_lists: bool = False
+    """Whether it sees whole ranked lists (ListScores) instead of pairs."""
     is_likelihood: bool = False
     """Whether it is a plain likelihood: without rewards of its own, and left alone by ld_alpha and use_weighting."""
     reward: Reward = "logratio"
@@ -81,6 +83,9 @@ FACTS: dict[str, Facts] = {
         reward="alphapo",
     ),
 }
+
+FACTS["all_pairs"] = FACTS["sigmoid"]
+FACTS |= {name: Facts(over_lists=True) for name in ("plackett_luce", "softmax")}
 
 
 def facts_of(name: str) -> Facts:

@@ -91,14 +91,14 @@ def ranked_order(rankings: Sequence[Sequence[int]], *, loss_type: str = "placket
         (lists, k) int64 indices into the completions (0 in padding), and the mask.
 
     Raises:
-        DataError: a tie that the objective does not admit; counts lists from 0 in `rankings`.
+        DataError: a tie that the objective does not admit.
     """
     longest = max(len(ranks) for ranks in rankings)
     order = torch.zeros(len(rankings), longest, dtype=torch.int64)
     mask = torch.zeros(len(rankings), longest, dtype=torch.bool)
     start = 0
     for number, ranks in enumerate(rankings):
-        _refuse_ties(ranks, number, loss_type)
+        _refuse_ties(ranks, loss_type)
         places = sorted(range(len(ranks)), key=ranks.__getitem__)
         order[number, : len(ranks)] = torch.tensor(places) + start
         mask[number, : len(ranks)] = True
@@ -136,11 +136,12 @@ def pairs_of_lists(
     pairs: tuple[Tensor, Tensor, Tensor],
     *,
     weight: Tensor,
+    label_smoothing: Tensor | None = None,
 ) -> PairScores:
-    """Scores for any paired loss over lists: `all_pairs`, the mean over each list's pairs.
+    """Scores for any paired loss over lists: the mean over each list's ranked pairs.
 
-    Each pair carries its list's weight divided by the list's pairs, and the step's denominator `pairs` is its number of
-    lists with a pair: so the loss is the mean over lists of the mean over pairs.
+    Each pair carries its share of its list, and the step's denominator `pairs` is its number of lists: so the loss is
+    the mean over lists of the mean over pairs.
 
     Args:
         logps: (completions,).
@@ -148,16 +149,18 @@ def pairs_of_lists(
         num_tokens: (completions,) counted tokens.
         pairs: from ranked_pairs, on the same device.
         weight: (lists,) row weights.
+        label_smoothing: (lists,) of the rows, or None.
     """
     chosen, rejected, lists = pairs
     both = torch.stack([chosen, rejected], dim=1).reshape(-1)
-    ones = weight.new_ones(lists.shape)
-    pairs_in_list = weight.new_zeros(weight.shape).index_add(0, lists, ones)
+    pairs_in_list = weight.new_zeros(weight.shape).index_add(0, lists, weight.new_ones(lists.shape))
     return PairScores.from_completions(
         logps.index_select(0, both),
         None if ref_logps is None else ref_logps.index_select(0, both),
         num_tokens.index_select(0, both),
-        weight=(weight / pairs_in_list.clamp(min=1)).index_select(0, lists),
+        weight=weight.index_select(0, lists),
+        label_smoothing=None if label_smoothing is None else label_smoothing.index_select(0, lists),
+        share=(1 / pairs_in_list.clamp(min=1)).index_select(0, lists),
     )
 
 
@@ -168,10 +171,10 @@ def _log_sum_of_rest(rewards: Tensor, mask: Tensor) -> Tensor:
     return torch.where(later & mask[:, None, :], rewards[:, None, :], EMPTY).logsumexp(dim=2)
 
 
-def _refuse_ties(ranks: Sequence[int], number: int, loss_type: str) -> None:
+def _refuse_ties(ranks: Sequence[int], loss_type: str) -> None:
     tied = ranks.count(min(ranks)) > 1 if loss_type == "softmax" else len(set(ranks)) < len(ranks)
     if tied:
         raise DataError(
-            f"list {number} has tied ranks {list(ranks)}, which {loss_type} does not admit: break the tie, "
+            f"tied ranks {list(ranks)}, which {loss_type} does not admit: break the tie, "
             "or take all_pairs, which skips ties"
         )

@@ -6,7 +6,6 @@ model on the rows, not of the loss.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from burnish.objectives.facts import Reward
@@ -47,8 +46,9 @@ def preference_metrics(
     chosen_rewards: Tensor,
     rejected_rewards: Tensor,
     mean_logit_sums: Tensor | None = None,
+    num_logits: Tensor | None = None,
 ) -> dict[str, Metric]:
-    """Rewards, log-probabilities and logits of pairs.
+    """Rewards, log-probabilities and logits of pairs; of lists, means over lists of the mean over their ranked pairs.
 
     Args:
         scores: of some pairs.
@@ -56,6 +56,7 @@ def preference_metrics(
         rejected_rewards: (pairs,) nats.
         mean_logit_sums: (completions,) chosen, rejected, …: each completion's sum over counted tokens of the mean logit
             over the vocabulary; None leaves `logits/…` out.
+        num_logits: (completions,) in the same order: how many tokens each of these sums is over.
 
     Returns:
         `rewards/accuracies` is the share of pairs whose chosen reward is strictly greater (ties are misses);
@@ -71,10 +72,12 @@ def preference_metrics(
         "logps/rejected": rejected_logps,
         "logps/accuracies": (chosen_logps > rejected_logps).to(chosen_logps.dtype),
     }
-    count = torch.full((), float(scores.num_pairs), device=chosen_logps.device)
-    metrics = {key: (values.detach().sum(), count) for key, values in by_pair.items()}
+    count = scores.num_groups
+    metrics = {key: (scores.total(values.detach()), count) for key, values in by_pair.items()}
     if mean_logit_sums is not None:
-        chosen_logits, rejected_logits = mean_logit_sums.detach().view(-1, 2).sum(dim=0).unbind()
-        metrics["logits/chosen"] = (chosen_logits, scores.chosen_num_tokens.sum())
-        metrics["logits/rejected"] = (rejected_logits, scores.rejected_num_tokens.sum())
+        counts = (scores.chosen_num_tokens, scores.rejected_num_tokens)
+        counts = counts if num_logits is None else num_logits.view(-1, 2).unbind(dim=1)
+        sums = mean_logit_sums.detach().view(-1, 2).unbind(dim=1)
+        for side, total, number in zip(("chosen", "rejected"), sums, counts, strict=True):
+            metrics[f"logits/{side}"] = (scores.total(total), scores.total(number))
     return metrics

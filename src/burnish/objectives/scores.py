@@ -36,6 +36,8 @@ class PairScores:
     """How much greater the chosen reward should be, nats; None where the rows have no margin."""
     label_smoothing: Tensor | None = None
     """Probability that the row's labels are flipped, in [0, 0.5); replaces the setting where the rows have it."""
+    share: Tensor | None = None
+    """1 / the pairs of the list that the pair is from: a list weighs as much as a pair of its own; None for 1."""
     pair_weight: Tensor | None = None
     """Weight of the pair by its likelihood (`use_weighting`), no gradient; None for none."""
     chosen_likelihood: Tensor | None = None
@@ -104,6 +106,17 @@ class PairScores:
     @property
     def num_pairs(self) -> int:
         return self.chosen_logps.shape[0]
+
+    @property
+    def num_groups(self) -> Tensor:
+        """Pairs of their own and lists that these pairs are from, scalar."""
+        if self.share is not None:
+            return self.share.sum()
+        return self.chosen_logps.new_tensor(float(self.num_pairs))
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum of (pairs,) values in which each list weighs as much as a pair of its own, scalar."""
+        return (values if self.share is None else values * self.share).sum()
 
     @property
     def has_reference(self) -> bool:

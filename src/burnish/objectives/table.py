@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from burnish.objectives import coupled, custom, paired, paired_absolute, reference_free
+from burnish.objectives import coupled, custom, lists, paired, paired_absolute, reference_free
 from burnish.objectives.facts import F_DIVERGENCE, FACTS, Facts, facts_of
 
 STATE = ("reward_baseline",)
@@ -74,6 +74,15 @@ PAIRED: dict[str, PairedObjective] = {
     name: _with_facts(FACTS[name], function, _LIKELIHOODS.get(name)) for name, function in _FUNCTIONS.items()
 }
 
+LISTS: dict[str, PairedObjective] = {
+    "plackett_luce": _with_facts(FACTS["plackett_luce"], lists.plackett_luce_loss, None),
+    "softmax": _with_facts(FACTS["softmax"], lists.softmax_loss, None),
+}
+"""Objectives of whole ranked lists: their functions take ListScores."""
+
+ALIASES = {"all_pairs": "sigmoid"}
+"""Other names: on lists, any paired loss goes over all ranked pairs, and this is the plainest of them."""
+
 LossType = str | Callable[..., Tensor]
 """A name in PAIRED, `package.module:function`, or the function itself."""
 
@@ -89,7 +98,7 @@ def find_objective(loss_type: LossType) -> PairedObjective:
     if ":" in loss_type:
         return _own_objective(custom.load_function(loss_type))
     facts_of(loss_type)
-    return PAIRED[loss_type]
+    return LISTS[loss_type] if loss_type in LISTS else PAIRED[ALIASES.get(loss_type, loss_type)]
 
 
 @lru_cache(maxsize=256)

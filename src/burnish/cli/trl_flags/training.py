@@ -125,7 +125,6 @@ TRAINING: dict[str, Answer] = {
     "data_seed": Translated("seed", read_data_seed, "one seed rules the order as well", "顺序也由同一个种子决定"),
     "full_determinism": renamed("deterministic"),
     "use_cpu": Translated("device", read_use_cpu, "true is --device cpu", "true 即 --device cpu"),
-    "precompute_ref_log_probs": NotNeeded(_REFERENCE_COST, _REFERENCE_COST_ZH),
     "precompute_ref_batch_size": NotNeeded(_REFERENCE_COST, _REFERENCE_COST_ZH),
     "fsdp": Refused(_ONE_DEVICE, _ONE_DEVICE_ZH, harmless=(None, False, "", [])),
     "fsdp_config": Refused(_ONE_DEVICE, _ONE_DEVICE_ZH),

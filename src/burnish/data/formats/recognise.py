@@ -9,6 +9,7 @@ from typing import Any
 from burnish.data.examples import Example, describe, read_number
 from burnish.data.formats import alpaca, judged, sharegpt, transcripts, trl
 from burnish.data.rows import Row, RowError, UnknownForm
+from burnish.data.token_weights import read_token_weights
 
 Reader = Callable[[Mapping[str, Any]], Example | None]
 
@@ -63,6 +64,13 @@ def _with_extras(example: Example, row: Mapping[str, Any]) -> Example:
         example.weight = read_number(row["weight"], "weight", at_least=0)
     if "margin" in row:
         example.margin = read_number(row["margin"], "margin")
+    if "label_smoothing" in row:
+        example.label_smoothing = read_number(row["label_smoothing"], "label_smoothing", at_least=0)
+        if example.label_smoothing >= 0.5:
+            raise RowError(f"label_smoothing is {example.label_smoothing:g}; from 0.5 on the flipped labels win")
+    if "ref_chosen_logps" in row or "ref_rejected_logps" in row:
+        example.ref_logps = _reference_logps(example, row)
+    read_token_weights(example, row)
     if "tools" in row and example.tools is None:
         example.tools = read_tools(row["tools"])
     if "chat_template_kwargs" in row:
@@ -71,6 +79,16 @@ def _with_extras(example: Example, row: Mapping[str, Any]) -> Example:
             raise RowError(f"chat_template_kwargs is {describe(kwargs)}, not an object")
         example.template_kwargs = {str(key): value for key, value in kwargs.items() if value is not None}
     return example
+
+
+def _reference_logps(example: Example, row: Mapping[str, Any]) -> tuple[float, ...]:
+    names = ("ref_chosen_logps", "ref_rejected_logps")
+    missing = [name for name in names if name not in row]
+    if missing:
+        raise RowError(f"{missing[0]} is missing or null beside the other's")
+    if example.shape != "preference":
+        raise RowError(f"{names[0]} belongs to a pair of chosen and rejected")
+    return tuple(read_number(row[name], name) for name in names)
 
 
 def read_tools(value: Any) -> list[Any] | None:

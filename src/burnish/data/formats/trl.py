@@ -18,6 +18,7 @@ from burnish.data.examples import (
     read_ids,
     read_label,
     read_messages,
+    read_number,
     read_text,
 )
 from burnish.data.rows import RowError
@@ -96,7 +97,7 @@ def _common_characters(chosen: str, rejected: str) -> int:
 
 
 def read_ranked(row: Columns) -> Example | None:
-    """Read prompt and completions, with a ranking (0 is best) or with the order as ranking."""
+    """Read prompt and completions, with a ranking (0 is best), scores (greatest is best) or the order as ranking."""
     if "completions" not in row or "prompt" not in row:
         return None
     completions = row["completions"]
@@ -114,12 +115,28 @@ def read_ranked(row: Columns) -> Example | None:
 
 
 def _read_ranking(row: Columns, count: int) -> tuple[int, ...] | None:
+    if "ranking" in row and "scores" in row:
+        raise RowError("ranking and scores both order the completions; keep one")
+    if "scores" in row:
+        return _ranking_by_scores(row["scores"], count)
     if "ranking" not in row:
         return None
     ranking = read_ids(row["ranking"], "ranking")
     if len(ranking) != count:
         raise RowError(f"ranking has {len(ranking)} entries for {count} completions")
     return tuple(ranking)
+
+
+def _ranking_by_scores(scores: Any, count: int) -> tuple[int, ...]:
+    """The greatest score has rank 0; equal scores share a rank."""
+    if hasattr(scores, "tolist"):
+        scores = scores.tolist()
+    if not isinstance(scores, list | tuple) or len(scores) != count:
+        size = f"has {len(scores)} entries" if isinstance(scores, list | tuple) else f"is {describe(scores)}"
+        raise RowError(f"scores {size} for {count} completions")
+    numbers = [read_number(score, "scores") for score in scores]
+    order = sorted(set(numbers), reverse=True)
+    return tuple(order.index(number) for number in numbers)
 
 
 def read_completion(row: Columns) -> Example | None:
