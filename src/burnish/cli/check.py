@@ -70,14 +70,16 @@ def run_check(settings: CheckConfig) -> int:
     from burnish.data.check.audit import check_data
     from burnish.data.kinds import GroupKind
     from burnish.data.sources import find_eval_rows, load_rows
-    from burnish.models.tokenizer import load_tokenizer
+    from burnish.models.tokenizer import embeddings_of, load_tokenizer
 
     if settings.json not in (None, STANDARD_OUTPUT):
         _try_writing(Path(settings.json))
     rows, eval_rows = load_rows(settings), find_eval_rows(settings)
     tokenizer = load_tokenizer(settings, settings) if settings.model_name_or_path else None
     kind: Any = settings.kind if settings.kind in get_args(GroupKind) else None
-    check = check_data(rows, eval_rows, tokenizer, settings, kind=kind)
+    check = check_data(
+        rows, eval_rows, tokenizer, settings, kind=kind, num_embeddings=embeddings_of(settings, settings)
+    )
     if settings.json == STANDARD_OUTPUT:
         print(_as_json(check))
     else:

@@ -256,6 +256,12 @@ class GroupStore(Sequence[PromptGroup]):
     def _completion_tokens(self) -> np.ndarray:
         return self._gather(lambda batch: np.diff(batch.completion_offsets[batch.group_offsets]))
 
+    @cached_property
+    def highest_id(self) -> int:
+        """Highest token id of all prompts and completions; -1 where there is none."""
+        values = (part for batch in self._batches for part in (batch.prompt_values, batch.completion_values))
+        return max((int(part.max(initial=-1)) for part in values), default=-1)
+
     @property
     def max_completions(self) -> int:
         """Completions of the largest group; 0 where there is none."""

@@ -34,10 +34,19 @@ class MetricsFile:
         line = (dump_json(record) + "\n").encode()
         try:
             descriptor = self._open()
+            if not self._stands(descriptor):
+                raise IntegrityError(f"{self.path} has vanished or was replaced while the run wrote it")
             while line:
                 line = line[os.write(descriptor, line) :]
         except OSError as error:
             raise IntegrityError(f"{self.path} cannot be written: {error.strerror or error}") from error
+
+    def _stands(self, descriptor: int) -> bool:
+        """Whether what is written can still be found under the path."""
+        try:
+            return os.path.samestat(os.fstat(descriptor), self.path.stat())
+        except FileNotFoundError:
+            return False
 
     def size(self) -> int:
         """Length of the file in bytes; 0 where there is none."""

@@ -30,7 +30,7 @@ from burnish.models.cached_reference import CachedReference
 from burnish.models.fingerprint import weights_fingerprint
 from burnish.models.given_reference import GivenReference
 from burnish.models.load import disable_dropout, load_causal_lm, load_policy
-from burnish.models.tokenizer import load_tokenizer
+from burnish.models.tokenizer import check_vocabulary, load_tokenizer
 from burnish.scoring.scorer import Scorer
 from burnish.scoring.self_check import ScoringChoice, choose_scoring
 
@@ -138,6 +138,11 @@ def load_models(
     return policy, other, fingerprints
 
 
+def num_embeddings(policy: Any) -> int:
+    """How many tokens a model embeds."""
+    return policy.get_input_embeddings().weight.shape[0]
+
+
 def enable_checkpointing(policy: Any) -> None:
     """Recompute activations layer by layer; transformers calls it by two names."""
     enable = getattr(policy, "activation_checkpointing_enable", None) or policy.gradient_checkpointing_enable
@@ -171,6 +176,9 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     is_given = method.needs_reference and has_given_reference(config, train, evaluation)
     loads_reference = method.needs_reference and not is_given
     policy, other, fingerprints = load_models(config, inputs, needs_reference=loads_reference)
+    for prepared in (train, evaluation):
+        if prepared is not None:
+            check_vocabulary(prepared.groups.highest_id, num_embeddings(policy), tokenizer)
     policy.to(device.torch_device)
     scorer = method.build_scorer(policy, token_metrics=config.token_metrics)
     sampler = StepSampler(len(train.groups), global_batch_size(config), config.seed, config.train_sampling_strategy)

@@ -101,6 +101,36 @@ def set_pad_token(
         tokenizer.pad_token = tokenizer.eos_token
 
 
+def check_vocabulary(highest_id: int, num_embeddings: int, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse rows with tokens that the model cannot embed; a device would fail on them without a reason.
+
+    Args:
+        highest_id: the highest token id of all rows.
+        num_embeddings: rows of the model's embedding.
+        tokenizer: the one that made the ids.
+
+    Raises:
+        ModelError: the tokenizer is another model's.
+    """
+    if highest_id >= num_embeddings:
+        token = tokenizer.convert_ids_to_tokens(highest_id)
+        raise ModelError(
+            f"the rows hold token {highest_id} ({token!r}), and the model embeds only {num_embeddings:,} tokens: the "
+            "tokenizer is another model's. Put the tokenizer files that came with the weights beside them"
+        )
+
+
+def embeddings_of(settings: ModelSettings, data: DataSettings) -> int | None:
+    """Return how many tokens the model embeds, as its config says; None where it does not say.
+
+    Raises:
+        As load_tokenizer.
+    """
+    if settings.model_name_or_path is None:
+        return None
+    return _num_embeddings(resolve_model_path(settings.model_name_or_path, data.hub, settings.model_revision))
+
+
 def _num_embeddings(folder: Path) -> int | None:
     """Rows of the model's embedding as its config says, where the folder has one."""
     if not (folder / CONFIG).is_file():

@@ -102,6 +102,7 @@ def check_data(
     settings: DataSettings,
     *,
     kind: GroupKind | None = None,
+    num_embeddings: int | None = None,
 ) -> DataCheck:
     """Audit rows as a run with these settings would prepare them; nothing is raised for what rows hold.
 
@@ -111,6 +112,7 @@ def check_data(
         tokenizer: fast; None measures in characters, judges no template and no truncation.
         settings: max_length, truncation_mode, on_bad_row, strict_data and dataset_num_proc are used.
         kind: what a method learns from; None takes what most of the first rows are.
+        num_embeddings: how many tokens the model embeds; None is not judged.
 
     Raises:
         DataError: a file that cannot be read at all.
@@ -135,6 +137,11 @@ def check_data(
         if eval_rows is not None:
             check.evaluation, held_out = _check_split(eval_rows, usable, settings, kind, Path(folder) / "eval.arrow")
             note_shared_prompts(check.evaluation.report, held_out, groups)
+        if usable is not None and num_embeddings is not None and groups.highest_id >= num_embeddings:
+            train.errors.append(
+                f"the rows hold token {groups.highest_id}, and the model embeds only {num_embeddings:,}: the tokenizer "
+                "is another model's"
+            )
     return check
 
 
