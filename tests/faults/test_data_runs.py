@@ -29,7 +29,12 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random model with the tokenizer and chat template of `chatml`."""
     folder = tmp_path_factory.mktemp("models") / "chat"
     shutil.copytree(CHATML, folder)
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     config = Qwen2Config(vocab_size=576, num_key_value_heads=2, **sizes)
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(str(folder))

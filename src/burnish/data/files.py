@@ -143,12 +143,16 @@ def read_csv(path: Path, name: str) -> Iterator[ReadRow]:
 
 def _check_header(header: list[str], name: str) -> None:
     """Raise DataError for a header under which values would be lost or stand in one cell."""
-    twice = next((column for number, column in enumerate(header) if column in header[:number]), None)
-    if twice is not None:
-        raise DataError(f"{name} has two columns {twice!r}; rename or remove one")
+    _refuse_twins(header, name)
     other = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), None)
     if other is not None:
         raise DataError(f"{name} separates its columns by {other!r}; save it with commas")
+
+
+def _refuse_twins(columns: list[str], name: str) -> None:
+    if len(set(columns)) < len(columns):
+        twice = next(column for number, column in enumerate(columns) if column in columns[:number])
+        raise DataError(f"{name} has two columns {twice!r}; rename or remove one")
 
 
 def _csv_row(header: list[str], cells: list[str]) -> dict[str, Any] | BadRow:
@@ -186,7 +190,7 @@ def read_parquet(path: Path, name: str) -> Iterator[ReadRow]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             yield from number_rows(file.iter_batches(ROWS_PER_READ), name)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{name} is no whole Parquet file: {first_line(error)}") from error
 
 
@@ -201,14 +205,24 @@ def read_arrow(path: Path, name: str) -> Iterator[ReadRow]:
                 source.seek(0)
                 batches = iter(pa.ipc.open_stream(source))
             yield from number_rows(batches, name)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{name} is no whole Arrow file: {first_line(error)}") from error
 
 
 def number_rows(batches: Iterator[pa.RecordBatch], name: str, first: int = 1) -> Iterator[ReadRow]:
-    """Give the rows of record batches with their numbers."""
+    """Give the rows of record batches with their numbers.
+
+    Raises:
+        DataError: two columns of one name, or offsets or texts that are damaged, which the format does not notice.
+    """
     number = first
     for batch in batches:
+        _refuse_twins(batch.schema.names, name)
+        try:
+            batch.validate(full=True)
+        except pa.ArrowException as error:
+            last = number + max(batch.num_rows, 1) - 1
+            raise DataError(f"{name} is damaged between rows {number:,} and {last:,}: {first_line(error)}") from error
         for start in range(0, batch.num_rows, ROWS_PER_READ):
             for row in batch.slice(start, ROWS_PER_READ).to_pylist():
                 yield row, Place(name, number)

@@ -198,12 +198,19 @@ def _rows_of_list(rows: Iterable[Any], name: str) -> RowSource:
             raise DataError(f"{name}, row {number} is a {type(row).__name__}, not a dict")
     digest = hashlib.sha256()
     for row in listed:
-        digest.update(json.dumps(row, default=_in_full).encode() + b"\n")
+        digest.update(_as_text(row).encode(errors="surrogatepass") + b"\n")
 
     def read() -> Iterator[ReadRow]:
         return ((row, Place(name, number)) for number, row in enumerate(listed, start=1))
 
     return RowSource(name, digest.hexdigest(), read, len(listed))
+
+
+def _as_text(row: Mapping[Any, Any]) -> str:
+    try:
+        return json.dumps(row, default=_in_full)
+    except (TypeError, ValueError, RecursionError):  # keys that are no text, rows that hold themselves
+        return repr(row)
 
 
 def _in_full(value: Any) -> Any:

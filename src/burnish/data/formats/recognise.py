@@ -55,7 +55,8 @@ def recognise(row: Row) -> Example:
             return _with_extras(example, present)
     nulls = [key for key, value in row.items() if value is None]
     if nulls:
-        raise UnknownForm(f"{', '.join(nulls[:4])} is null" if len(nulls) == 1 else f"{', '.join(nulls[:4])} are null")
+        named = ", ".join(map(str, nulls[:4]))
+        raise UnknownForm(f"{named} is null" if len(nulls) == 1 else f"{named} are null")
     raise UnknownForm("its columns are no known form")
 
 
