@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 
 from burnish.cli.arguments import parse_arguments
+from burnish.cli.check import TABLE as CHECK_TABLE
+from burnish.cli.check import CheckConfig
 from burnish.cli.main import COMMANDS
 from burnish.methods.dpo import DPOConfig
 from jobs import POLICY, write_pairs
 from runs import run_burnish
 
 REPOSITORY = Path(__file__).parents[1]
-PAGES = [REPOSITORY / name for name in ("README.md", "README.zh.md", "CONTRIBUTING.md")]
+PAGES = [REPOSITORY / name for name in ("README.md", "README.zh.md", "CONTRIBUTING.md", "SECURITY.md")]
 PAGES += sorted((REPOSITORY / "docs").rglob("*.md"))
 READMES = PAGES[:2]
 FENCE = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -42,6 +44,8 @@ def _burnish_commands() -> list[tuple[str, str]]:
 def test_every_command_of_a_document_is_understood(page: str, line: str) -> None:
     words = shlex.split(line.split("|")[0].split(">")[0], comments=True)[1:]
     assert words[0] in COMMANDS or words[0].startswith("-"), page
+    if words[0] == "check":
+        assert parse_arguments(["--dataset_name", *words[1:]], CheckConfig, table=CHECK_TABLE).config
     if words[0] == "dpo" and "--config" not in words:
         assert parse_arguments(words[1:], DPOConfig).config
 
@@ -61,7 +65,7 @@ def test_the_readmes_commands_run_in_their_order(page: Path, tmp_path: Path, mon
             continue
         run_burnish(*words[1:], *(quick if words[1] == "dpo" and "--dry_run" not in words else []))
         ran.append(words[1])
-    assert ran == ["dpo", "dpo", "explain", "dpo", "checkpoints", "merge"]
+    assert ran == ["dpo", "dpo", "check", "explain", "dpo", "checkpoints", "merge"]
 
 
 def test_both_readmes_have_the_same_commands_and_as_many_rows() -> None:
