@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from burnish.device.vendor import install_guard
+
 if TYPE_CHECKING:
     from burnish.methods.dpo import DPOConfig as DPOConfig
     from burnish.methods.preference import DPOTrainer as DPOTrainer
@@ -24,6 +26,9 @@ _HOMES = {
 }
 
 __all__ = ["DPOConfig", "DPOTrainer", "SFTConfig", "SFTTrainer", "__version__"]
+
+# Before anything imports torch: a half-installed vendor package would make that import fail.
+install_guard()
 
 
 def __getattr__(name: str) -> Any:

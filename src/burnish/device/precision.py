@@ -10,6 +10,7 @@ import torch
 from burnish.device.pick import Device
 from burnish.errors import ConfigError
 
+_UNFUSED = {"npu": ", and AdamW is not fused: its kernel takes no scale", "cuda": ""}
 PrecisionName = Literal["fp32", "bf16", "fp16"]
 
 
@@ -41,13 +42,14 @@ def choose_precision(requested: str, device: Device) -> Precision:
             return Precision("fp32", "the CPU's default")
         if has_bf16(device):
             return Precision("bf16", f"{device.kind} has it")
-        return Precision("fp16", f"this {device.kind} has no bf16; losses are scaled")
+        return Precision("fp16", f"this {device.kind} has no bf16; losses are scaled{_UNFUSED[device.kind]}")
     if requested == "bf16" and not has_bf16(device):
         raise ConfigError(f"--precision bf16: this {device.kind} has no bfloat16. Use --precision fp16 or fp32.")
     if requested == "fp16" and not device.is_accelerator:
         raise ConfigError("--precision fp16: not on the CPU. Use --precision bf16 or fp32.")
     names: dict[str, PrecisionName] = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16"}
-    return Precision(names[requested], "as asked")
+    scaled = f"; losses are scaled{_UNFUSED[device.kind]}" if requested == "fp16" else ""
+    return Precision(names[requested], f"as asked{scaled}")
 
 
 def has_bf16(device: Device) -> bool:

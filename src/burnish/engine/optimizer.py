@@ -9,11 +9,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from burnish.device.optimizer import build_adamw
+from burnish.device.pick import Device
+from burnish.device.precision import Precision
 from burnish.engine.settings import TrainingSettings
 from burnish.errors import ConfigError
 
 
-def build_optimizer(model: nn.Module, settings: TrainingSettings) -> Optimizer:
+def build_optimizer(model: nn.Module, settings: TrainingSettings, *, device: Device, precision: Precision) -> Optimizer:
     """AdamW over what is trainable; biases and norms (one axis) are not decayed."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
@@ -25,6 +27,8 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings) -> Optimizer:
         lr=settings.learning_rate,
         betas=(settings.adam_beta1, settings.adam_beta2),
         eps=settings.adam_epsilon,
+        kind=device.kind,
+        precision=precision.name,
     )
 
 

@@ -73,6 +73,10 @@ class TrainingSettings:
     """Device to run on; auto takes the first of npu, cuda, cpu that works and says why."""
     num_threads: int | None = None
     """CPU threads; ≥ 1. None keeps torch's choice."""
+    npu_jit_compile: bool = False
+    """Let an NPU compile operators for each new shape, instead of taking CANN's prebuilt ones."""
+    profile: int = 0
+    """Record so many steps, after the first two, with the device's own profiler into profile/ of the run; ≥ 0."""
     seed: int = 42
     """Seed of order, dropout and new weights, in [0, 4294967295]."""
     deterministic: bool = False
@@ -137,6 +141,7 @@ RANGES = {
     "adam_epsilon": POSITIVE,
     "max_grad_norm": NOT_NEGATIVE,
     "num_threads": COUNT,
+    "profile": Range(least=0, whole=True),
     "seed": Range(least=0, most=2**32 - 1, whole=True),
     "logging_steps": STEPS,
     "eval_steps": STEPS,

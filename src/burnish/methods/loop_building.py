@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from burnish.device.profiler import StepProfiler
 from burnish.device.rng import forked_rng
 from burnish.engine.best import build_best_metric
 from burnish.engine.cadence import build_cadence
@@ -15,6 +17,7 @@ from burnish.engine.loop import Cadences, TrainingLoop, total_steps
 from burnish.engine.method import Method
 from burnish.engine.optimizer import build_optimizer, build_schedule
 from burnish.engine.passes import Passes
+from burnish.engine.profiling import ProfileSteps
 from burnish.engine.recorder import Recorder
 from burnish.engine.run_dir import RunDir
 from burnish.errors import ConfigError
@@ -63,9 +66,11 @@ def build_loop(
         save: writes a checkpoint of this loop.
     """
     steps = total_steps(args, session.sampler)
-    optimizer = session.accelerator.prepare_optimizer(build_optimizer(session.model, args))
+    adamw = build_optimizer(session.model, args, device=session.device, precision=session.precision)
+    optimizer = session.accelerator.prepare_optimizer(adamw)
     schedule = build_schedule(optimizer.optimizer, args, steps)
-    callbacks = _build_callbacks(args, session, user_callbacks, optimizer=optimizer, lr_scheduler=schedule)
+    run_path = None if run_dir is None else run_dir.path
+    callbacks = _build_callbacks(args, session, user_callbacks, run_path, optimizer=optimizer, lr_scheduler=schedule)
     return TrainingLoop(
         settings=args,
         passes=_build_passes(session, method),
@@ -87,7 +92,12 @@ def build_loop(
     )
 
 
-def _build_callbacks(args: Any, session: Session, user_callbacks: Sequence[Any], **parts: Any) -> Callbacks:
+def _build_callbacks(
+    args: Any, session: Session, user_callbacks: Sequence[Any], run_path: Path | None, **parts: Any
+) -> Callbacks:
+    if args.profile:
+        folder = run_path or Path(args.output_dir or ".")
+        user_callbacks = [*user_callbacks, ProfileSteps(StepProfiler(session.device, folder / "profile", args.profile))]
     objects = {"model": session.model, "processing_class": session.tokenizer, **parts}
     callbacks = Callbacks(user_callbacks, args=args, objects=objects)
     callbacks.call("on_init_end")

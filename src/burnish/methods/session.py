@@ -15,6 +15,7 @@ from burnish.console import notice
 from burnish.data.audit import note_shared_prompts
 from burnish.data.prepare import GroupKind, Prepared, data_cache_dir, prepare_groups
 from burnish.data.sources import find_eval_rows, load_rows, rows_of
+from burnish.device.fused.fuse import fuse_operators
 from burnish.device.launch import build_accelerator
 from burnish.device.memory import total_memory_bytes
 from burnish.device.pick import Device, pick_device
@@ -31,7 +32,7 @@ from burnish.models.fingerprint import weights_fingerprint
 from burnish.models.given_reference import GivenReference
 from burnish.models.load import disable_dropout, load_causal_lm, load_policy
 from burnish.models.tokenizer import check_vocabulary, load_tokenizer
-from burnish.scoring.scorer import Scorer
+from burnish.scoring.scorer import Scorer, unwrap_adapter
 from burnish.scoring.self_check import ScoringChoice, choose_scoring
 
 CPU_TOKENS = 2048
@@ -167,11 +168,13 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     for prepared in (train, evaluation):
         if prepared is not None:
             method.check_rows(prepared.groups)
-    device = pick_device(config.device, num_threads=config.num_threads)
+    device = pick_device(config.device, num_threads=config.num_threads, jit_compile=config.npu_jit_compile)
     if config.deterministic:
         use_deterministic_kernels()
     precision = choose_precision(config.precision, device)
     notice(f"device: {device.reason}; precision: {precision.name} ({precision.reason})")
+    if device.settings:
+        notice(device.settings)
     accelerator = build_accelerator(device, precision, **tracker_options(config.report_to, run_path or Path()))
     is_given = method.needs_reference and has_given_reference(config, train, evaluation)
     loads_reference = method.needs_reference and not is_given
@@ -180,6 +183,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         if prepared is not None:
             check_vocabulary(prepared.groups.highest_id, num_embeddings(policy), tokenizer)
     policy.to(device.torch_device)
+    fused = _fuse(config, device, policy, other)
     scorer = method.build_scorer(policy, token_metrics=config.token_metrics)
     sampler = StepSampler(len(train.groups), global_batch_size(config), config.seed, config.train_sampling_strategy)
     scoring = _choose_scoring(config, scorer, train, sampler, tokenizer.pad_token_id, device)
@@ -190,6 +194,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         weights = fingerprints.get("reference", fingerprints["base_model"])
         identity = {"weights": weights, "precision": precision.name, "device": device.kind}
         identity |= {"rows": "packed"} if scoring.packed else {}
+        identity |= {"fused": " ".join(fused)} if fused else {}
         reference = build_reference(config, scorer, other, groups, identity)
     max_tokens = config.max_tokens_per_micro_batch or default_max_tokens(device)
     return Session(
@@ -238,6 +243,16 @@ def has_given_reference(config: Any, train: Prepared, evaluation: Prepared | Non
             f"{' and '.join(by_token)} needs a reference model, and the rows bring ref_chosen_logps: leave one out"
         )
     return True
+
+
+def _fuse(config: Any, device: Device, policy: nn.Module, other: nn.Module | None) -> list[str]:
+    """Give policy and reference the device's fused operators, and say which."""
+    fused = fuse_operators(unwrap_adapter(policy), device, config.fused_operators)
+    if other is not None:
+        fuse_operators(unwrap_adapter(other), device, config.fused_operators)
+    if fused:
+        notice(f"fused operators: {', '.join(fused)} (--fused_operators none turns them off)")
+    return fused
 
 
 def default_max_tokens(device: Device) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from burnish.device.fused.table import OPERATORS
 from burnish.ranges import COUNT, POSITIVE, PROBABILITY, check_choices, check_ranges, setting_error
 
 
@@ -20,6 +21,8 @@ class ModelSettings:
     """Run Python code that comes with the model. Only for sources that you trust."""
     attn_implementation: Literal["sdpa", "eager"] | None = None
     """Attention kernel; None takes sdpa where the model has it, else eager."""
+    fused_operators: list[str] = field(default_factory=lambda: ["auto"])
+    """Fused operators on an NPU: attention, rms_norm, rotary, swiglu; auto takes what the model can use, or none."""
     disable_dropout: bool = True
     """Turn off the base model's dropout; LoRA's own stays as lora_dropout says."""
 
@@ -69,6 +72,10 @@ ADAPTER_RANGES = {"lora_r": COUNT, "lora_alpha": POSITIVE, "lora_dropout": PROBA
 
 def check_model_settings(settings: ModelSettings) -> None:
     """Raise ConfigError for the first setting of the policy that is not allowed."""
+    known = {"auto", "none", *OPERATORS}
+    names = settings.fused_operators
+    if set(names) - known or (len(names) > 1 and set(names) & {"auto", "none"}):
+        raise setting_error(settings, "fused_operators", f"must be auto, none, or some of {', '.join(OPERATORS)}")
     check_choices(settings, ModelSettings)
 
 

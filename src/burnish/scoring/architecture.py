@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from burnish.device.fused.kernels import ATTENTION as FUSED_ATTENTION
 from burnish.scoring.head import HeadShape
 from burnish.scoring.tree_attention import NAME as TREE_ATTENTION
 
@@ -97,7 +98,7 @@ def _why_unshareable(model: nn.Module, config: Any, layer_types: tuple[str, ...]
     other = [kind for kind in layer_types if kind not in _SHAREABLE_LAYERS]
     if other:
         return f"{config.model_type} has layers of kind {', '.join(other)}"
-    if getattr(config, "_attn_implementation", "sdpa") not in ("sdpa", "eager", TREE_ATTENTION):
+    if getattr(config, "_attn_implementation", "sdpa") not in ("sdpa", "eager", TREE_ATTENTION, FUSED_ATTENTION):
         return f"attention {config._attn_implementation} takes no mask of its own"
     decoder = decoder_of(model)
     if "position_ids" not in inspect.signature(decoder.forward).parameters:

@@ -148,15 +148,21 @@ class _Plan(NamedTuple):
         return [slice(start, min(rows, start + self.rows_a_block)) for start in range(0, rows, self.rows_a_block)]
 
 
+def _rows_at_once(logits: Tensor) -> int:
+    """What the CPU's caches hold; everything on an accelerator, where each call is a launch."""
+    if logits.device.type != "cpu":
+        return max(1, logits.shape[0])
+    return max(1, CACHED_BYTES // (logits.shape[1] * logits.element_size()))
+
+
 def _log_sum_exp(logits: Tensor) -> Tensor:
     """Over the vocabulary, a few rows at a time: the exponentials need no memory of the logits' size."""
-    rows = max(1, CACHED_BYTES // (logits.shape[1] * logits.element_size()))
-    return torch.cat([torch.logsumexp(part, dim=1) for part in logits.split(rows)])
+    return torch.cat([torch.logsumexp(part, dim=1) for part in logits.split(_rows_at_once(logits))])
 
 
 def _probabilities_in_place(logits: Tensor, log_sums: Tensor, dtype: torch.dtype) -> Tensor:
     """Softmax written over its logits, then cast."""
-    rows = max(1, CACHED_BYTES // (logits.shape[1] * logits.element_size()))
+    rows = _rows_at_once(logits)
     for part, sums in zip(logits.split(rows), log_sums.split(rows), strict=True):
         part.sub_(sums[:, None]).exp_()
     return logits.to(dtype)

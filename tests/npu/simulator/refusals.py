@@ -15,6 +15,8 @@ COPIES = frozenset({"copy_", "_copy_from", "_to_copy", "_foreach_copy_", "set_",
 """What may read one device and write another, and what may carry a dtype that nothing computes in."""
 MAKERS = frozenset({"empty", "empty_strided", "empty_like", "new_empty"})
 TAKES_HOST_INDICES = frozenset({"index", "index_put", "index_put_", "_index_put_impl_"})
+TAKES_NO_SCALE = frozenset({"_fused_adamw_"})
+"""What has no use for a gradient scaler's tensors there."""
 NO_BFLOAT16 = frozenset(
     {"logsumexp", "gather", "cumsum", "index_add", "index_add_", "sort", "argsort", "multinomial", "histc"}
 )
@@ -48,5 +50,7 @@ def refuse(name: str, args: Any) -> None:
     leaves = tree_leaves(args)
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     dtypes = [leaf for leaf in leaves if isinstance(leaf, torch.dtype)]
+    if name in TAKES_NO_SCALE and (args.get("grad_scale") is not None or args.get("found_inf") is not None):
+        raise RuntimeError(f"{name}: grad_scale and found_inf are not supported")
     refuse_mixes(name, tensors)
     refuse_dtypes(name, tensors, dtypes[0] if dtypes else None)

@@ -81,8 +81,8 @@ def check_driver(machine: Machine) -> Finding:
     """Versions of driver and firmware, from the files that their installers leave."""
     if skip := ascend_absent(machine):
         return skip
-    driver = _version_of(machine.text("/usr/local/Ascend/driver/version.info"))
-    firmware = _version_of(machine.text("/usr/local/Ascend/firmware/version.info"))
+    driver = version_of(machine.text("/usr/local/Ascend/driver/version.info"))
+    firmware = version_of(machine.text("/usr/local/Ascend/firmware/version.info"))
     if not driver:
         return warning("driver.unknown")
     return ok("driver.ok", driver=driver, firmware=firmware) if firmware else ok("driver.no_firmware", driver=driver)
@@ -142,7 +142,8 @@ def _who(chip: Chip, report: SmiReport) -> str:
     return f"npu:{chip.index} {chip.used_mib / 1024:.1f} of {chip.total_mib / 1024:.0f} GiB{who}"
 
 
-def _version_of(text: str) -> str:
+def version_of(text: str) -> str:
+    """Read the version from a version.info file of driver or firmware; empty where it names none."""
     match = re.search(r"^\s*Version\s*=\s*\[?([^\]\s]+)", text, re.MULTILINE | re.IGNORECASE)
     return match.group(1) if match else ""
 

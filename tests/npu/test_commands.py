@@ -1,0 +1,81 @@
+"""The command on a simulated machine, as a user types it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs import POLICY, job, write_pairs
+from npu.simulator.machine import SimulatedMachine, read_launches
+from runs import read_metrics
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_demo_trains_on_the_npu(machine: SimulatedMachine, tmp_path: Path) -> None:
+    """`burnish dpo` alone, three steps, about 20 s: says what it uses, and uses it."""
+    log = tmp_path / "log"
+    log.mkdir()
+    traced = machine.with_variables(SIMULATED_NPU_LOG=str(log), BURNISH_CACHE=str(tmp_path / "cache"))
+    done = traced.burnish("dpo", "--max_steps", 3, "--output_dir", tmp_path / "run", "--eval_strategy", "no")
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if line.startswith("device: npu:0, Ascend910B2, 64 GiB, CANN ")], done.stderr
+    assert any("precision: bf16 (npu has it)" in line for line in lines)
+    assert (
+        "npu: prebuilt operators (jit_compile off), PYTORCH_NPU_ALLOC_CONF=expandable_segments:True, "
+        "TASK_QUEUE_ENABLE=2; your own values of these variables win" in lines
+    )
+    assert "fused operators: attention, rms_norm, rotary, swiglu (--fused_operators none turns them off)" in lines
+    assert "Replies to 256 held-out questions" in done.stdout
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+    launches = read_launches(log)
+    assert launches["aten::_fused_adamw_"] >= 3
+    assert launches["npu::npu_fusion_attention_grad"] == launches["npu::npu_swiglu_backward"]
+
+
+def test_a_card_without_bfloat16_trains_in_scaled_fp16(machine: SimulatedMachine, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.mkdir()
+    old = machine.with_variables(SIMULATED_NPU_CHIP="Ascend910PremiumA", SIMULATED_NPU_LOG=str(log))
+    data = write_pairs(tmp_path / "pairs.jsonl")
+    done = old.burnish(*job(data, tmp_path / "run", "--max_steps", 3))
+    assert "precision: fp16 (this npu has no bf16; losses are scaled, and AdamW is not fused: " in done.stderr
+    launches = read_launches(log)
+    assert launches["aten::_fused_adamw_"] == 0
+    assert launches["aten::_amp_foreach_non_finite_check_and_unscale_"] > 0
+    losses = [record["loss"] for record in read_metrics(tmp_path / "run") if record["kind"] == "train"]
+    assert losses[0] == pytest.approx(0.693147, abs=1e-5)
+    assert losses[-1] != losses[0]
+    refused = old.burnish(*job(data, tmp_path / "other", "--precision", "bf16"), check=False)
+    assert refused.returncode == 2
+    assert "--precision bf16: this npu has no bfloat16" in refused.stderr
+
+
+def test_real_weights_take_two_steps(
+    machine: SimulatedMachine, smollm2: Path, shared_dir: Path, tmp_path: Path
+) -> None:
+    """SmolLM2-135M with real pairs on npu:0 and on the CPU, float32, about 40 s."""
+    losses = []
+    for device in ("npu", "cpu"):
+        words = [
+            *("dpo", "--model_name_or_path", smollm2, "--dataset_name", shared_dir / "data/llmbar"),
+            *("--output_dir", tmp_path / device, "--device", device, "--precision", "fp32", "--max_steps", 2),
+            *("--global_batch_size", 2, "--logging_steps", 1, "--num_samples", 0, "--save_strategy", "no"),
+            *("--max_train_samples", 4, "--max_length", 128, "--eval_strategy", "no", "--learning_rate", 1e-5),
+            *("--max_tokens_per_micro_batch", 512, "--reference_cache", "memory"),
+        ]
+        machine.burnish(*words)
+        losses.append([r["loss"] for r in read_metrics(tmp_path / device) if r["kind"] == "train"])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert losses[0][1] < 0.6931
+
+
+def test_no_visible_card_is_no_crash(machine: SimulatedMachine, tmp_path: Path) -> None:
+    empty = machine.with_variables(SIMULATED_NPU_COUNT="0")
+    words = ("--model_name_or_path", POLICY, "--dataset_name", write_pairs(tmp_path / "pairs.jsonl"), "--dry_run")
+    done = empty.burnish("dpo", *words)
+    assert "no npu: torch_npu sees no device; `burnish doctor` says why" in done.stderr + done.stdout
+    refused = empty.burnish("dpo", *words, "--device", "npu", check=False)
+    assert refused.returncode == 2
+    assert "--device npu: torch_npu sees no device" in refused.stderr
