@@ -21,6 +21,13 @@ class Cadence:
             return step % self.interval == 0
         return self.strategy == "epoch" and step % self.steps_per_epoch == 0
 
+    def count_between(self, done: int, total: int) -> int:
+        """How many steps are due after `done` and up to `total`."""
+        if self.strategy not in ("steps", "epoch"):
+            return 0
+        interval = self.interval if self.strategy == "steps" else self.steps_per_epoch
+        return total // interval - done // interval
+
 
 def build_cadence(strategy: str, interval: float, *, total_steps: int, steps_per_epoch: int) -> Cadence:
     """Resolve an interval in (0, 1) as a share of all steps, rounded up."""

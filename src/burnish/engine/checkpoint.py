@@ -9,13 +9,11 @@ safetensors, all else is JSON. Several ranks call `open_checkpoint` (rank 0), ba
 from __future__ import annotations
 
 import itertools
-import platform
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +39,7 @@ from burnish.engine.rng_state import pack_rng, restore_rng
 from burnish.engine.rotation import rotate
 from burnish.engine.run_dir import RunDir
 from burnish.engine.tensor_files import read_tensors, tensors_bytes, write_tensors
+from burnish.engine.versions import package_versions
 from burnish.errors import ConfigError, IntegrityError
 
 if TYPE_CHECKING:
@@ -71,7 +70,8 @@ AUTO = "auto"
 _MAX_NAMES = 5
 _TENSORS_SUFFIX = ".safetensors"
 _COUNTERS, _SETTINGS = "counters.json", "settings.json"
-_PACKAGES = ("burnish", "torch", "transformers", "accelerate", "peft", "safetensors", "numpy")
+_DISPENSABLE = re.compile(r"(optimizer|rng-\d+|metric-sums|reference-scores)\.safetensors")
+"""Files that a run can go on without, where --allow_partial_resume says so; weights and counters are not among them."""
 
 
 @dataclass
@@ -96,6 +96,8 @@ class CheckpointState:
     """Where it was loaded from."""
     healthy: bool = True
     """As loaded: False for a state after a non-finite step."""
+    lost: tuple[str, ...] = ()
+    """As loaded with `allow_lost`: what was wrong with the files that were left out."""
 
 
 def save_checkpoint(
@@ -202,12 +204,18 @@ def commit_manifest(
 
 
 def load_checkpoint(
-    path: str | Path, *, verify: Verify = "full", wanted: Callable[[str], bool] = lambda group: True
+    path: str | Path,
+    *,
+    verify: Verify = "full",
+    wanted: Callable[[str], bool] = lambda group: True,
+    allow_lost: bool = False,
 ) -> CheckpointState:
     """Verify a checkpoint and read it into memory.
 
     Args:
         path: its folder.
+        allow_lost: leave out missing and damaged files that a run can go on without: optimizer, random states, sums
+            of the logging interval, a reference's scores. What was wrong stands in `lost`.
         verify: "full" compares every file's sha256; "size" only sizes, for ranks that follow one that has verified.
         wanted: which groups of tensors to read, by name; a rank leaves out the others' random states.
 
@@ -216,13 +224,15 @@ def load_checkpoint(
     """
     folder = Path(path)
     manifest = read_manifest(folder)
-    problem = find_problem(folder, manifest, verify=verify)
-    names = {entry.path for entry in manifest.files}
+    files, lost = _without_lost(folder, manifest, verify) if allow_lost else (manifest.files, ())
+    problem = find_problem(folder, replace(manifest, files=files), verify=verify)
+    names = {entry.path for entry in files}
     if problem is None and not {_COUNTERS, _SETTINGS} <= names:
         problem = f"its manifest lists no {_COUNTERS} or {_SETTINGS}"
     if problem is not None:
         raise IntegrityError(
-            f"{folder}: {problem}; --resume_from_checkpoint auto takes the newest good checkpoint of a run"
+            f"{folder}: {problem}; --resume_from_checkpoint auto takes the newest good checkpoint of a run, and "
+            "--allow_partial_resume goes on without a lost optimizer or random state"
         )
     groups = [name.removesuffix(_TENSORS_SUFFIX) for name in sorted(names) if name.endswith(_TENSORS_SUFFIX)]
     return CheckpointState(
@@ -235,11 +245,27 @@ def load_checkpoint(
         metrics_bytes=manifest.metrics_bytes,
         path=folder,
         healthy=manifest.healthy,
+        lost=lost,
     )
 
 
+def _without_lost(folder: Path, manifest: Manifest, verify: Verify) -> tuple[tuple[FileEntry, ...], tuple[str, ...]]:
+    """The files of a checkpoint but for damaged ones that can be done without, and what is wrong with these."""
+    problems = {
+        entry: find_problem(folder, replace(manifest, files=(entry,)), verify=verify)
+        for entry in manifest.files
+        if _DISPENSABLE.fullmatch(entry.path)
+    }
+    kept = tuple(entry for entry in manifest.files if problems.get(entry) is None)
+    return kept, tuple(problem for problem in problems.values() if problem is not None)
+
+
 def pick_checkpoint(
-    run_dir: RunDir | str | Path, choice: str | Path = AUTO, *, wanted: Callable[[str], bool] = lambda group: True
+    run_dir: RunDir | str | Path,
+    choice: str | Path = AUTO,
+    *,
+    wanted: Callable[[str], bool] = lambda group: True,
+    allow_lost: bool = False,
 ) -> CheckpointState | None:
     """Load the checkpoint that --resume_from_checkpoint asks for.
 
@@ -250,6 +276,7 @@ def pick_checkpoint(
         run_dir: the run, or its folder.
         choice: "auto", a checkpoint's folder, or another run's folder (then its newest good one).
         wanted: which groups of tensors to read, as in `load_checkpoint`.
+        allow_lost: take checkpoints without what a run can go on without, as in `load_checkpoint`.
 
     Raises:
         ConfigError: there is no checkpoint at the path.
@@ -257,14 +284,14 @@ def pick_checkpoint(
     """
     run = run_dir if isinstance(run_dir, RunDir) else RunDir(run_dir)
     if choice == AUTO:
-        return _pick_newest(run, wanted)
+        return _pick_newest(run, wanted, allow_lost)
     path = Path(choice)
     if (path / MANIFEST_NAME).exists():
-        state = load_checkpoint(path, wanted=wanted)
+        state = load_checkpoint(path, wanted=wanted, allow_lost=allow_lost)
         if not state.healthy:
             warn(f"{path} was written after a non-finite step")
         return state
-    state = _pick_newest(RunDir(path), wanted) if path.is_dir() else None
+    state = _pick_newest(RunDir(path), wanted, allow_lost) if path.is_dir() else None
     if state is None:
         raise ConfigError(f"--resume_from_checkpoint {path}: there is no checkpoint (no {MANIFEST_NAME}); try auto")
     return state
@@ -295,18 +322,6 @@ def checkpoint_bytes(state: CheckpointState) -> int:
     return sum(tensors_bytes(group) for group in tensors) + headers + (1 << 16)
 
 
-@cache
-def package_versions() -> dict[str, str]:
-    """Versions of burnish and the packages below it, without importing them."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
 class _disk_faults:  # noqa: N801 (used as a statement)
     """Turns what the disk refuses inside the block into IntegrityError, after removing the unfinished checkpoint."""
 
@@ -327,7 +342,7 @@ class _disk_faults:  # noqa: N801 (used as a statement)
             ) from error
 
 
-def _pick_newest(run: RunDir, wanted: Callable[[str], bool]) -> CheckpointState | None:
+def _pick_newest(run: RunDir, wanted: Callable[[str], bool], allow_lost: bool) -> CheckpointState | None:
     ignored = find_ignored(run.checkpoints_dir)
     if ignored:
         names = ", ".join(path.name for path in ignored[:_MAX_NAMES]) + (", …" if len(ignored) > _MAX_NAMES else "")
@@ -335,13 +350,14 @@ def _pick_newest(run: RunDir, wanted: Callable[[str], bool]) -> CheckpointState 
     faults: list[str] = []
     for one in scan_checkpoints(run.checkpoints_dir)[::-1]:
         problem = one.problem if one.healthy else f"{one.path.name} was written after a non-finite step"
-        if problem is None:
+        if problem is None or (allow_lost and one.healthy and one.step >= 0):
             try:
-                state = load_checkpoint(one.path, wanted=wanted)
+                state = load_checkpoint(one.path, wanted=wanted, allow_lost=allow_lost)
             except IntegrityError as error:
                 problem = str(error)
             else:
-                run.verified.add(one.path)
+                if not state.lost:
+                    run.verified.add(one.path)
                 return state
         faults.append(f"{one.path.name}: {problem}")
         warn(f"checkpoint {one.path.name} is not used: {problem}")

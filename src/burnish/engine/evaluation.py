@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from burnish.console import progress
 from burnish.data.groups import PromptGroup
@@ -25,13 +25,18 @@ class Evaluation:
         self.groups = list(groups)
         self.batch_size = batch_size
 
-    def run(self, passes: Passes) -> dict[str, float]:
-        """Give the record with `eval_` before each metric; its loss has the evaluation set's own denominators."""
+    def run(self, passes: Passes, *, gives_up: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
+        """Give the record with `eval_` before each metric; its loss has the evaluation set's own denominators.
+
+        None where `gives_up`, asked before every micro-batch, ended it.
+        """
         started = time.perf_counter()
         sums = MetricSums()
         denominators = passes.method.denominators(self.groups)
         with progress("evaluating", total=len(self.groups), unit="groups") as advance:
-            passes.evaluate(self.groups, denominators, sums, advance)
+            finished = passes.evaluate(self.groups, denominators, sums, advance, gives_up)
+        if not finished:
+            return None
         means = sums.take_means(passes.accelerator)
         seconds = time.perf_counter() - started
         return {

@@ -66,5 +66,12 @@ class StartInvariants:
 
 
 def has_active_dropout(model: nn.Module) -> bool:
-    """Whether any dropout layer would drop something in training."""
-    return any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
+    """Whether anything would be dropped in training: a dropout layer, or attention, which reads a plain attribute."""
+    return any(_dropout_of(module) > 0 for module in model.modules())
+
+
+def _dropout_of(module: nn.Module) -> float:
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return module.p
+    shares = (value for name, value in vars(module).items() if "dropout" in name and isinstance(value, float))
+    return max(shares, default=0.0)

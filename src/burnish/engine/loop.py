@@ -11,18 +11,18 @@ from typing import Any
 from burnish.batching.sampler import StepSampler
 from burnish.console import progress, warn
 from burnish.data.groups import PromptGroup
+from burnish.engine.background import BackgroundJob
 from burnish.engine.best import BestMetric
 from burnish.engine.cadence import Cadence
 from burnish.engine.callbacks import Callbacks
 from burnish.engine.evaluation import Evaluation
+from burnish.engine.interruption import StopRequest
 from burnish.engine.metrics import MetricSums
+from burnish.engine.numerics import Verdict, judge_step
 from burnish.engine.passes import Passes
 from burnish.engine.recorder import Recorder
 from burnish.engine.settings import TrainingSettings
-from burnish.errors import NumericsError
-
-MAX_SKIPPED_IN_A_ROW = 3
-"""Steps with a non-finite gradient that are skipped before the run stops."""
+from burnish.errors import NumericsError, Preempted
 
 
 @dataclass(slots=True)
@@ -38,6 +38,15 @@ class Counters:
     num_groups: int = 0
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
+    """Steps skipped since the last one that moved the weights."""
+    skipped_since_log: int = 0
+    skipped_loss: float = 0.0
+    """Loss of the last step that was skipped, as it was."""
+    loss_spikes: int = 0
+    recent_losses: list[float] = field(default_factory=list)
+    """Losses of the last good steps, which spikes are measured against."""
+    owes_evaluation: bool = False
+    """Whether the evaluation after this step was given up because the run was asked to stop."""
     loss_sum: float = 0.0
     """Sum over logged intervals of mean loss x steps, for the summary's train_loss."""
     loss_steps: int = 0
@@ -73,13 +82,22 @@ class TrainingLoop:
     best: BestMetric
     save: Any
     """Writes a checkpoint of this loop: () -> its path."""
+    saving: BackgroundJob = field(default_factory=BackgroundJob)
+    """The save that goes on beside the training, with --async_save."""
+    stop: StopRequest = field(default_factory=StopRequest)
+    """Asked after every step whether the run shall end early."""
     counters: Counters = field(default_factory=Counters)
     sums: MetricSums = field(default_factory=MetricSums)
     step_seconds: float = 0.0
     last_saved_step: int = -1
 
     def run(self) -> dict[str, float]:
-        """Train to the last step, and give the summary record."""
+        """Train to the last step, and give the summary record.
+
+        Raises:
+            Preempted: the run was asked to stop; its checkpoint is committed.
+            NumericsError: too many steps in a row had to be skipped, or a loss spike stops the run.
+        """
         started, first_step = time.perf_counter(), self.counters.step
         first_groups = self.counters.num_groups
         self.callbacks.state.max_steps = self.total_steps
@@ -88,12 +106,15 @@ class TrainingLoop:
         self.passes.scorer.train()
         if getattr(self.settings, "precompute_ref_log_probs", False):
             self.precompute_reference()
-        if self.settings.eval_on_start and first_step == 0:
-            self.evaluate()
+        if (self.settings.eval_on_start and first_step == 0) or self.counters.owes_evaluation:
+            self._evaluate_then_save()
+        self._leave_if_asked()
         with progress("training", total=self.total_steps, unit="steps", done=first_step) as advance:
             while self.counters.step < self.total_steps and not self.callbacks.control.should_training_stop:
                 self._one_step()
                 advance(1)
+                self.saving.raise_if_failed()
+                self._leave_if_asked()
         self._log_rest()
         self.passes.flush()
         self.callbacks.call("on_train_end")
@@ -121,7 +142,10 @@ class TrainingLoop:
         if self.evaluation is None:
             return {}
         self.passes.method.set_progress(self.counters.step / self.total_steps)
-        record = self.evaluation.run(self.passes)
+        record = self.evaluation.run(self.passes, gives_up=self._gives_up_evaluating)
+        self.counters.owes_evaluation = record is None
+        if record is None:
+            return {}
         record["epoch"] = self.epoch
         self.recorder.write(record, kind="eval", step=self.counters.step)
         improved = self.best.update(record, self.counters.step)
@@ -143,7 +167,9 @@ class TrainingLoop:
         self.callbacks.begin_step()
         began = time.perf_counter()
         self._update(step)
-        self.step_seconds += time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        self.step_seconds += seconds
+        self.stop.note_time("step", seconds)
         done = self.counters.step
         self._tell_position()
         control = self.callbacks.control
@@ -162,39 +188,83 @@ class TrainingLoop:
         members = [self.groups[index] for index in indices]
         method = self.passes.method
         method.set_progress(step / self.total_steps)
-        self.passes.train(indices, members, method.denominators(members), self.sums)
-        self._count(members)
+        step_sums = MetricSums()
+        trained = self.passes.train(indices, members, method.denominators(members), step_sums)
         self.counters.learning_rate = float(self.schedule.get_last_lr()[0])
         self.callbacks.call("on_pre_optimizer_step")
-        if self._clip(indices):
+        self.counters.grad_norm = self._clip()
+        verdict = self._judge(step, step_sums)
+        self._count(members)
+        if verdict.moves:
+            self.sums.merge(step_sums)
+            self.passes.advance(trained)
             self.optimizer.step()
             self.callbacks.call("on_optimizer_step")
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.passes.reference is not None:
             self.passes.reference.after_step(self.counters.step)
+        self._stop_if_hopeless(verdict)
 
-    def _clip(self, indices: list[int]) -> bool:
-        """Clip to the global norm; say whether the gradient is one that may step the optimizer."""
-        accelerator = self.passes.accelerator
+    def _clip(self) -> float:
+        """Scale the gradient down to the limit of its global norm, and give the norm before."""
         limit = self.settings.max_grad_norm or math.inf
-        norm = accelerator.clip_grad_norm_(self.passes.scorer.parameters(), limit)
-        self.counters.grad_norm = float(norm)
-        if math.isfinite(self.counters.grad_norm):
-            self.counters.skipped_in_a_row = 0
-            return True
-        if accelerator.scaler is not None:
-            return True  # the scaler skips the step by itself and lowers its scale
-        self.counters.skipped_steps += 1
-        self.counters.skipped_in_a_row += 1
-        rows = ", ".join(str(self.groups[index].row) for index in indices)
-        warn(f"step {self.counters.step}: the gradient is {self.counters.grad_norm}; skipped (rows {rows})")
-        if self.counters.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+        return float(self.passes.accelerator.clip_grad_norm_(self.passes.scorer.parameters(), limit))
+
+    def _judge(self, step: int, step_sums: MetricSums) -> Verdict:
+        """Decide on a step, the same on every rank; a loss scaler's overflows are its own business."""
+        (loss,) = self.passes.sum_over_ranks([step_sums.total("loss")])
+        norm = self.counters.grad_norm
+        if self.passes.accelerator.scaler is not None and math.isfinite(loss) and not math.isfinite(norm):
+            norm = 0.0  # the scaler skips the step by itself and lowers its scale
+        verdict = judge_step(loss, norm, self.counters.recent_losses, self.settings)
+        if verdict.kind != "good":
+            self._report_oddity(step, verdict, loss)
+        self._note_loss(verdict, loss)
+        return verdict
+
+    def _report_oddity(self, step: int, verdict: Verdict, loss: float) -> None:
+        """Say and write down what a step that is not good was, with its rows."""
+        members = [self.groups[int(index)] for index in self.sampler.groups_of(step)]
+        action = "the run goes on" if verdict.moves else "the run stops" if verdict.stops else "the step is skipped"
+        rows = [group.row for group in members]
+        warn(f"step {step + 1}: {verdict.problem}; {action} (rows {', '.join(map(str, rows))})")
+        record = {
+            "problem": verdict.problem, "action": action, "loss": loss, "grad_norm": self.counters.grad_norm,
+            "rows": rows,
+        }  # fmt: skip
+        self.recorder.note(record, kind="oddity", step=step + 1)
+
+    def _note_loss(self, verdict: Verdict, loss: float) -> None:
+        counters = self.counters
+        counters.loss_spikes += verdict.kind == "spike"
+        if verdict.moves:
+            counters.skipped_in_a_row = 0
+            counters.recent_losses = [*counters.recent_losses, loss][-self.settings.loss_spike_window :]
+            return
+        counters.skipped_steps += 1
+        counters.skipped_in_a_row += 1
+        counters.skipped_since_log += 1
+        counters.skipped_loss = loss
+
+    def _stop_if_hopeless(self, verdict: Verdict) -> None:
+        """End the run where going on makes no sense.
+
+        Raises:
+            NumericsError: exit code 4.
+        """
+        counters = self.counters
+        if verdict.stops:
             raise NumericsError(
-                f"the gradient was not finite for {MAX_SKIPPED_IN_A_ROW} steps in a row (last at step "
-                f"{self.counters.step}).\nThe last checkpoint is good: lower --learning_rate, or see the rows above."
+                f"step {counters.step}: {verdict.problem}, and --loss_spike stop was asked for.\n"
+                "The rows are in metrics.jsonl; the last checkpoint is from before."
             )
-        return False
+        if counters.skipped_in_a_row >= self.settings.max_skipped_steps:
+            raise NumericsError(
+                f"{counters.skipped_in_a_row} steps in a row had to be skipped, the last at step {counters.step}: "
+                f"{verdict.problem}.\nThe last good checkpoint stands; see the rows in metrics.jsonl, or lower "
+                "--learning_rate."
+            )
 
     def _count(self, groups: Sequence[PromptGroup]) -> None:
         counters = self.counters
@@ -220,6 +290,40 @@ class TrainingLoop:
         if self.callbacks.control.should_save:
             self.save_now()
 
+    def _evaluate_then_save(self) -> None:
+        """The evaluation before the first step, or the one that a stop request interrupted."""
+        self.evaluate()
+        if self.callbacks.control.should_save and self.counters.step:
+            self.save_now()
+
+    def _asked_to_stop(self) -> str | None:
+        """Why the run shall stop, the same on every rank."""
+        reason = self.stop.reason
+        if self.passes.accelerator.num_processes == 1:
+            return reason
+        (asked,) = self.passes.sum_over_ranks([0.0 if reason is None else 1.0])
+        return (reason or "another rank was asked to") if asked else None
+
+    def _gives_up_evaluating(self) -> bool:
+        """Whether an evaluation ends early: one of several ranks has no say, for they do not count alike."""
+        return self.passes.accelerator.num_processes == 1 and self.stop.reason is not None
+
+    def _leave_if_asked(self) -> None:
+        """Commit a checkpoint and end the run, where that was asked for.
+
+        Raises:
+            Preempted: exit code 75.
+        """
+        reason = self._asked_to_stop()
+        if reason is None:
+            return
+        self.save_now()
+        self.saving.wait()
+        raise Preempted(
+            f"stopped after step {self.counters.step} of {self.total_steps} ({reason}); a checkpoint is saved.\n"
+            "The same command with --resume_from_checkpoint auto goes on exactly there."
+        )
+
     def _unload_reference(self) -> None:
         """After an epoch, every group may be in the cache: then the reference model's memory is free."""
         reference = self.passes.reference
@@ -235,17 +339,16 @@ class TrainingLoop:
         if self.last_saved_step != self.counters.step:
             self.last_saved_step = self.counters.step
             self.passes.flush()
+            began = time.perf_counter()
             self.save()
+            self.stop.note_time("save", time.perf_counter() - began)
             self.callbacks.call("on_save")
 
     def _log(self) -> None:
         counters = self.counters
-        means = self.sums.take_means(self.passes.accelerator)
+        means = self._take_means()
         self.passes.flush()
         loss = means.pop("loss")
-        counters.loss_sum += loss * counters.steps_since_log
-        counters.loss_steps += counters.steps_since_log
-        counters.steps_since_log = 0
         record: dict[str, float] = {
             "loss": loss,
             "grad_norm": counters.grad_norm,
@@ -257,16 +360,27 @@ class TrainingLoop:
         }
         if counters.skipped_steps:
             record["skipped_steps"] = counters.skipped_steps
+        if counters.loss_spikes:
+            record["loss_spikes"] = counters.loss_spikes
         self.recorder.write(record, kind="train", step=counters.step)
 
     def _log_rest(self) -> None:
         """Steps since the last record count in the summary's loss, as they do in transformers."""
+        if self.counters.steps_since_log:
+            self._take_means()
+
+    def _take_means(self) -> dict[str, float]:
+        """Means over the interval's steps that moved the weights; where there is none, the loss as it was.
+
+        Skipped steps stay out of the means, so that one NaN does not hide all else; each has a record of its own.
+        """
         counters = self.counters
-        if counters.steps_since_log:
-            loss = self.sums.take_means(self.passes.accelerator)["loss"]
-            counters.loss_sum += loss * counters.steps_since_log
-            counters.loss_steps += counters.steps_since_log
-            counters.steps_since_log = 0
+        steps = counters.steps_since_log - counters.skipped_since_log
+        means = self.sums.take_means(self.passes.accelerator) if steps else {"loss": counters.skipped_loss}
+        counters.loss_sum += means["loss"] * steps if steps else 0.0
+        counters.loss_steps += steps
+        counters.steps_since_log = counters.skipped_since_log = 0
+        return means
 
     def _summary(self, seconds: float, first_step: int, first_groups: int) -> dict[str, float]:
         counters = self.counters

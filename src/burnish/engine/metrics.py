@@ -28,6 +28,16 @@ class MetricSums:
             held = self._sums.get(name)
             self._sums[name] = pair if held is None else held + pair
 
+    def total(self, name: str) -> Tensor:
+        """The sum under a name so far, on this rank; scalar on the device."""
+        return self._sums[name][0]
+
+    def merge(self, other: MetricSums) -> None:
+        """Add all of another's sums and counts."""
+        for name, pair in other.tensors().items():
+            held = self._sums.get(name)
+            self._sums[name] = pair if held is None else held + pair
+
     def take_means(self, accelerator: Any) -> dict[str, float]:
         """Reduce over ranks, copy to the host in one piece, forget; names keep the order in which they came."""
         if not self._sums:

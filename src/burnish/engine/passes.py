@@ -45,6 +45,16 @@ class Scored:
     reference: CompletionScores | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedStep:
+    """What the method's running state takes in from a step."""
+
+    value: Any
+    """What `couple` gave for it, or None."""
+    statistics: Tensor | None
+    """Sum of this rank's micro-batches' statistics, or None."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cut:
     """How groups become rows: decided before step 1 and kept for the whole run."""
@@ -93,10 +103,10 @@ class Passes:
         groups: Sequence[PromptGroup],
         denominators: Mapping[str, float],
         sums: MetricSums,
-    ) -> None:
+    ) -> TrainedStep:
         """Add the gradients of a step's groups, given with their indices; ranks exchange them at the last micro-batch.
 
-        The method's running state is brought up to date after the last backward pass.
+        Nothing but gradients, sums and caches changes: what it returns goes to `advance` if the step is taken.
         """
         plan, group_of = self.cut.plan(indices, groups), dict(zip(indices, groups, strict=True)).__getitem__
         coupling = find_coupling(self.method, indices, groups)
@@ -115,7 +125,12 @@ class Passes:
             self._add(sums, outcome)
             statistics = _added(statistics, outcome.statistics)
         self._count_one_loss(sums)
-        self.method.advance(value, None if statistics is None else self._sum_over_ranks(statistics))
+        return TrainedStep(value, statistics)
+
+    def advance(self, trained: TrainedStep) -> None:
+        """Bring the method's running state up to date with a step that moves the weights; every rank calls it."""
+        statistics = trained.statistics
+        self.method.advance(trained.value, None if statistics is None else self._sum_over_ranks(statistics))
 
     @torch.no_grad()
     def evaluate(
@@ -124,13 +139,21 @@ class Passes:
         denominators: Mapping[str, float],
         sums: MetricSums,
         advance: Callable[[int], None],
-    ) -> None:
-        """Sum an evaluation's loss and metrics; nothing is differentiated and dropout is off."""
+        gives_up: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Sum an evaluation's loss and metrics; nothing is differentiated and dropout is off.
+
+        `gives_up` is asked before every micro-batch; False says that it ended the evaluation.
+        """
         self.scorer.eval()
         plan = self.cut.plan(range(len(groups)), groups)
         coupling = find_coupling(self.method, range(len(groups)), groups)
         value, scored = self._couple(coupling, plan, groups.__getitem__, denominators)
+        finished = True
         for micro in plan.micro_batches:
+            if gives_up():
+                finished = False
+                break
             step = None if coupling is None else coupling.part(value, micro.groups, self.device)
             outcome = self._outcome(scored or self._score(micro, groups.__getitem__), denominators, step)
             scored = None
@@ -139,6 +162,7 @@ class Passes:
         self._count_one_loss(sums)
         self.flush()
         self.scorer.train()
+        return finished
 
     @torch.no_grad()
     def score_reference(
@@ -189,6 +213,11 @@ class Passes:
 
     def _sum_over_ranks(self, values: Tensor) -> Tensor:
         return self.accelerator.reduce(values, reduction="sum")
+
+    def sum_over_ranks(self, values: Sequence[Tensor | float]) -> list[float]:
+        """Numbers of each rank added up, on the host; every rank calls it with as many."""
+        packed = torch.stack([torch.as_tensor(value, dtype=torch.float32, device=self.device) for value in values])
+        return self.accelerator.reduce(packed, reduction="sum").tolist()
 
     def _add(self, sums: MetricSums, outcome: MicroBatchLoss) -> None:
         sums.add({"loss": (outcome.loss, scalar(0.0, self.device)), **outcome.metrics})

@@ -31,6 +31,11 @@ class Recorder:
         state.log_history.append(dict(record, step=step))
         self.callbacks.call("on_log", logs=dict(record))
 
+    def note(self, record: Mapping[str, Any], *, kind: str, step: int) -> None:
+        """Keep a record of another shape (words, lists) in metrics.jsonl; the caller tells the user."""
+        if self.accelerator.is_main_process and self.run_dir is not None:
+            self.run_dir.append_metrics({"step": step, "kind": kind, **record})
+
 
 def _prefix(kind: RecordKind) -> str:
     return "train/" if kind == "train" else ""

@@ -19,7 +19,7 @@ import yaml
 from burnish.engine.commit import replace_file, temporary_name
 from burnish.engine.manifest import scan_checkpoints
 from burnish.engine.metrics_file import MetricsFile
-from burnish.engine.plain_json import dump_json, to_plain
+from burnish.engine.plain_json import dump_json, parse_json, to_plain
 from burnish.engine.run_lock import LOCK_NAME, RunLock, process_record
 from burnish.errors import ConfigError, IntegrityError, LockedError
 from burnish.secrets import redact_values
@@ -36,6 +36,8 @@ class RunDir:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
         self.metrics = MetricsFile(self.path / "metrics.jsonl", before_opening=self.clear_earlier_run)
+        self.resumptions: list[dict[str, Any]] = []
+        """Each resumption of this run: from which checkpoint, which changes were allowed, what was lost."""
         self.verified: set[Path] = set()
         """Checkpoints that this process has read back in full since it wrote or loaded them."""
         self._lock: RunLock | None = None
@@ -108,7 +110,9 @@ class RunDir:
         Raises:
             IntegrityError: the disk refused, or the folder has vanished.
         """
-        record = {"status": status, "step": step, "exit_code": exit_code} | process_record()
+        record: dict[str, Any] = {"status": status, "step": step, "exit_code": exit_code} | process_record()
+        if self.resumptions:
+            record["resumptions"] = self.resumptions
         self._write("state.json", dump_json(record, indent=1) + "\n")
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
@@ -194,6 +198,7 @@ class RunDir:
         if resume and (resume is True or resume == "auto" or Path(resume).absolute().is_relative_to(self.path)):
             if overwrite:
                 raise ConfigError("--overwrite deletes the earlier run that --resume_from_checkpoint needs; give one")
+            self.resumptions = _read_resumptions(self.path / "state.json")
             return
         if not overwrite:
             raise LockedError(
@@ -206,6 +211,14 @@ class RunDir:
     def _holds_run(self) -> bool:
         signs = ("state.json", "run.yaml")
         return any((self.path / name).is_file() for name in signs) or bool(scan_checkpoints(self.checkpoints_dir))
+
+
+def _read_resumptions(path: Path) -> list[dict[str, Any]]:
+    try:
+        found = parse_json(path.read_bytes()).get("resumptions", [])
+    except (OSError, ValueError, AttributeError):
+        return []
+    return found if isinstance(found, list) else []
 
 
 def _try_writing(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from burnish.engine.duration import parse_duration
 from burnish.errors import ConfigError
 from burnish.ranges import (
     COUNT,
@@ -31,6 +32,12 @@ class TrainingSettings:
     """auto takes the newest good checkpoint of output_dir; a path takes that checkpoint."""
     allow_changed: list[str] = field(default_factory=list)
     """Fingerprints that may differ from the resumed checkpoint's, such as data or learning_rate."""
+    allow_partial_resume: bool = False
+    """Resume from a checkpoint that lost its optimizer or random states: these start afresh, which is recorded."""
+    async_save: bool = False
+    """Write checkpoints while training goes on, from a copy in host memory; same guarantees."""
+    max_time: str | None = None
+    """Time that the run may take, such as 3h50m: shortly before, it saves a checkpoint and exits with code 75."""
     per_device_train_batch_size: int = 2
     """Groups per device and accumulation step; only its product with gradient_accumulation_steps matters here; ≥ 1."""
     gradient_accumulation_steps: int = 8
@@ -65,6 +72,14 @@ class TrainingSettings:
     """AdamW's ε; > 0."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this global L2 norm; 0 turns clipping off; ≥ 0."""
+    max_skipped_steps: int = 3
+    """Steps in a row that may be skipped for a loss or gradient that is not finite, before the run stops; ≥ 1."""
+    loss_spike: Literal["log", "skip", "stop"] = "log"
+    """What to do when a step's loss spikes: only say so, skip the update, or stop the run with code 4."""
+    loss_spike_sigmas: float = 6.0
+    """Standard deviations above the window's mean from which a loss is a spike; > 0."""
+    loss_spike_window: int = 128
+    """Steps that mean and deviation are taken over; spikes are looked for from half a window on; ≥ 8."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -140,6 +155,9 @@ RANGES = {
     "adam_beta2": PROBABILITY,
     "adam_epsilon": POSITIVE,
     "max_grad_norm": NOT_NEGATIVE,
+    "max_skipped_steps": COUNT,
+    "loss_spike_sigmas": POSITIVE,
+    "loss_spike_window": Range(least=8, whole=True),
     "num_threads": COUNT,
     "profile": Range(least=0, whole=True),
     "seed": Range(least=0, most=2**32 - 1, whole=True),
@@ -177,7 +195,16 @@ def check_training_settings(settings: TrainingSettings) -> None:
     for name in settings.report_to:
         if name not in TRACKERS:
             raise setting_error(settings, "report_to", f"must be of {', '.join(TRACKERS)}, or none")
+    _check_max_time(settings)
     _check_best(settings)
+
+
+def _check_max_time(settings: TrainingSettings) -> None:
+    if settings.max_time is not None:
+        try:
+            parse_duration(settings.max_time)
+        except ValueError as error:
+            raise setting_error(settings, "max_time", "must be a duration such as 3h50m, 90m or 45s") from error
 
 
 def _check_best(settings: TrainingSettings) -> None:

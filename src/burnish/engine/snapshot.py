@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from burnish.engine.checkpoint import (
 )
 from burnish.engine.loop import Counters, TrainingLoop
 from burnish.engine.tensor_files import copy_tensors
+from burnish.errors import IntegrityError
 
 DEVICE_RNG = "device"
 REFERENCE_SCORES = "reference-scores"
@@ -63,11 +66,17 @@ def restore(loop: TrainingLoop, model: nn.Module, device: Device, state: Checkpo
     """Put a loop where its checkpoint stands; the caller has checked the fingerprints.
 
     Raises:
-        IntegrityError: tensors are missing, left over, or of another shape or dtype.
+        IntegrityError: tensors are missing (but for what the state says is lost), left over, or of another shape.
     """
     named = trainable_tensors(model)
     copy_tensors(state.tensors["model"], named, what="model")
-    load_optimizer_tensors(loop.optimizer, named, state.tensors["optimizer"])
+    missing = {"optimizer", "rng-0", "metric-sums"} - set(state.tensors)
+    if missing and not state.lost:
+        raise IntegrityError(
+            f"{state.path} holds no {', '.join(sorted(missing))}; --allow_partial_resume goes on without"
+        )
+    if "optimizer" in state.tensors:
+        load_optimizer_tensors(loop.optimizer, named, state.tensors["optimizer"])
     loop.schedule.load_state_dict(
         {**state.counters["schedule"], "lr_lambdas": [None] * len(loop.optimizer.param_groups)}
     )
@@ -76,7 +85,7 @@ def restore(loop: TrainingLoop, model: nn.Module, device: Device, state: Checkpo
     loop.callbacks.restore(state.counters["callbacks"])
     loop.callbacks.state.log_history = list(state.counters["log_history"])
     loop.callbacks.state.best_metric, loop.callbacks.state.best_global_step = loop.best.value, loop.best.step
-    loop.sums.restore(state.tensors["metric-sums"], device.torch_device)
+    loop.sums.restore(state.tensors.get("metric-sums", {}), device.torch_device)
     loop.passes.method.load_state_tensors(state.tensors.get(METHOD, {}))
     loop.last_saved_step = loop.counters.step
     if loop.passes.reference is not None:
@@ -84,11 +93,45 @@ def restore(loop: TrainingLoop, model: nn.Module, device: Device, state: Checkpo
     if loop.passes.reference is not None and REFERENCE_SCORES in state.tensors:
         scores = state.tensors[REFERENCE_SCORES]
         loop.passes.reference.store.restore({name: tensor.numpy() for name, tensor in scores.items()})
-    rng = dict(state.tensors["rng-0"])
+    if "rng-0" in state.tensors:
+        _restore_random_states(state.tensors["rng-0"], device)
+
+
+def _restore_random_states(saved: Mapping[str, Tensor], device: Device) -> None:
+    rng = dict(saved)
     device_state = rng.pop(DEVICE_RNG, None)
     restore_rng(rng)
     if device_state is not None:
         set_device_rng_state(device, device_state)
+
+
+def copied(state: CheckpointState) -> CheckpointState:
+    """The state with tensors and counters of its own on the host, for writing while training goes on."""
+    tensors = {
+        group: {name: tensor.detach().to("cpu", copy=True) for name, tensor in named.items()}
+        for group, named in state.tensors.items()
+    }
+    return replace(state, tensors=tensors, counters=copy.deepcopy(state.counters))
+
+
+def find_nonfinite(state: CheckpointState) -> str | None:
+    """Name the first weight or optimizer state that holds NaN or infinity; one copy to the host a device."""
+    named = [
+        (f"{group} {name}", tensor)
+        for group in ("model", "optimizer")
+        for name, tensor in state.tensors[group].items()
+        if tensor.is_floating_point() and tensor.numel()
+    ]
+    # A sum keeps every NaN and infinity; one that only overflowed is looked at again.
+    sums: dict[torch.device, list[tuple[str, Tensor, Tensor]]] = {}
+    for name, tensor in named:
+        sums.setdefault(tensor.device, []).append((name, tensor, tensor.detach().sum(dtype=torch.float32)))
+    for entries in sums.values():
+        finite = torch.isfinite(torch.stack([total for _, _, total in entries])).tolist()
+        for (name, tensor, _), is_finite in zip(entries, finite, strict=True):
+            if not is_finite and not bool(torch.isfinite(tensor).all()):
+                return name
+    return None
 
 
 def _reference_scores(loop: TrainingLoop) -> dict[str, dict[str, Tensor]]:

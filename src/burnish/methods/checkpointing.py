@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from burnish.console import notice
+from burnish.console import notice, warn
 from burnish.engine.checkpoint import (
     CheckpointState,
     check_fingerprints,
+    check_space,
     load_checkpoint,
     pick_checkpoint,
     save_checkpoint,
@@ -19,14 +21,19 @@ from burnish.engine.loop import TrainingLoop, resume_position
 from burnish.engine.method import Method
 from burnish.engine.passes import Cut
 from burnish.engine.run_dir import RunDir
-from burnish.engine.snapshot import capture, restore, trainable_tensors
-from burnish.engine.tensor_files import copy_tensors
+from burnish.engine.snapshot import capture, copied, find_nonfinite, restore, trainable_tensors
+from burnish.engine.tensor_files import copy_tensors, tensors_bytes
 from burnish.methods.fingerprints import update_settings
 from burnish.methods.session import Session
 from burnish.secrets import redact_values
 
+OPTIMIZER_BYTES_A_WEIGHT_BYTE = 2
+"""AdamW's two moments, in the weights' dtype."""
+SLOW_DISK_BYTES_A_SECOND = 100e6
+"""A guess at the disk until the first checkpoint has been written."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class RunCheckpoints:
     """The checkpoints of one run."""
 
@@ -37,29 +44,44 @@ class RunCheckpoints:
     run_dir: RunDir
 
     def save(self) -> None:
-        """Write a checkpoint of the loop as it stands."""
+        """Write a checkpoint of the loop as it stands; with --async_save it is written after this returns.
+
+        Raises:
+            IntegrityError: it could not be written, or the one before could not.
+        """
         loop = self.loop
         state = capture(loop, self.session.model, self.session.device)
         state.fingerprints = self._fingerprints()
         state.settings = redact_values(asdict(self.args))
-        keep, best = self.args.save_total_limit, loop.best.step if loop.best.keeps_checkpoint else None
-        if keep is not None and best not in (None, loop.counters.step):
-            keep = max(1, keep - 1)  # the best is one of those that are kept
-        save_checkpoint(self.run_dir, state, keep=keep, protect=set() if best is None else {best})
-        self.run_dir.write_state("running", loop.counters.step)
+        healthy = self._is_healthy(state)
+        self.loop.saving.wait()
+        if not self.args.async_save:
+            self._write(state, healthy)
+            return
+        state = copied(state)
+        state.metrics_bytes = self.run_dir.metrics.sync()
+        self.loop.saving.start(lambda: self._write(state, healthy))
+
+    def abandon(self) -> None:
+        """End a run that failed: a save that is under way is still committed, and its own failure not told."""
+        with suppress(Exception):
+            self.loop.saving.wait()
 
     def resume_or_start(self) -> None:
         """Restore the checkpoint that was asked for, or begin afresh with the check at step 0."""
         asked = self.args.resume_from_checkpoint
-        state = None if asked is None else pick_checkpoint(self.run_dir, asked)
+        allow_lost = self.args.allow_partial_resume
+        state = None if asked is None else pick_checkpoint(self.run_dir, asked, allow_lost=allow_lost)
         if state is None:
             self._start()
-            return
-        check_fingerprints(state.fingerprints, self._fingerprints(), self.args.allow_changed)
-        self._restore_cut(state)
-        restore(self.loop, self.session.model, self.session.device, state)
-        self.run_dir.cut_metrics(state.step, offset=state.metrics_bytes)
-        notice(resume_position(self.loop))
+        else:
+            self._resume(state)
+        self._look_at_disk()
+
+    def finish(self) -> None:
+        """Wait for the last save, and load the best weights where the settings ask for them."""
+        self.loop.saving.wait()
+        self.load_best()
 
     def load_best(self) -> None:
         """Put the best checkpoint's weights into the model, where the settings ask for it."""
@@ -69,6 +91,43 @@ class RunCheckpoints:
         state = load_checkpoint(step_path(self.run_dir, best.step), wanted=lambda group: group == "model")
         copy_tensors(state.tensors["model"], trainable_tensors(self.session.model), what="model")
         notice(f"loaded the best model: step {best.step}, {best.name} {best.value:.6g}")
+
+    def _write(self, state: CheckpointState, healthy: bool) -> None:
+        keep, best = self.args.save_total_limit, state.counters["best"]
+        best_step = best["step"] if best["keeps_checkpoint"] else None
+        if keep is not None and best_step not in (None, state.step):
+            keep = max(1, keep - 1)  # the best is one of those that are kept
+        protect = set() if best_step is None else {best_step}
+        save_checkpoint(self.run_dir, state, healthy=healthy, keep=keep, protect=protect)
+        self.run_dir.write_state("running", state.step)
+
+    def _is_healthy(self, state: CheckpointState) -> bool:
+        """Whether a run may go on from this state by itself: the last step was good, and every number is finite."""
+        bad = find_nonfinite(state)
+        if bad is not None:
+            warn(f"step {state.step}: {bad} holds NaN or infinity; its checkpoint is marked unhealthy")
+        return bad is None and self.loop.counters.skipped_in_a_row == 0
+
+    def _resume(self, state: CheckpointState) -> None:
+        changes = check_fingerprints(state.fingerprints, self._fingerprints(), self.args.allow_changed)
+        for problem in state.lost:
+            warn(f"resuming without a part of {state.path}: {problem}; it starts afresh")
+        self._restore_cut(state)
+        restore(self.loop, self.session.model, self.session.device, state)
+        self.run_dir.cut_metrics(state.step, offset=state.metrics_bytes)
+        record = {"step": state.step, "checkpoint": str(state.path), "changed": changes, "lost": list(state.lost)}
+        self.run_dir.resumptions.append(record)
+        notice(resume_position(self.loop))
+
+    def _look_at_disk(self) -> None:
+        """Warn now where the disk will not hold what the run is going to write, and guess how long a save takes."""
+        trainable = tensors_bytes(trainable_tensors(self.session.model))
+        size = trainable * (1 + OPTIMIZER_BYTES_A_WEIGHT_BYTE)
+        saves = self.loop.cadences.save.count_between(self.loop.counters.step, self.loop.total_steps)
+        saves += self.args.save_strategy != "no" and self.loop.total_steps > self.loop.counters.step
+        kept = saves if self.args.save_total_limit is None else min(saves, self.args.save_total_limit + 1)
+        check_space(self.run_dir, kept * size + trainable)
+        self.loop.stop.note_time("save", size / SLOW_DISK_BYTES_A_SECOND)
 
     def _start(self) -> None:
         self.run_dir.cut_metrics(0)

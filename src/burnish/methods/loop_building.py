@@ -12,7 +12,9 @@ from burnish.device.rng import forked_rng
 from burnish.engine.best import build_best_metric
 from burnish.engine.cadence import build_cadence
 from burnish.engine.callbacks import Callbacks
+from burnish.engine.duration import parse_duration
 from burnish.engine.evaluation import Evaluation
+from burnish.engine.interruption import StopRequest
 from burnish.engine.loop import Cadences, TrainingLoop, total_steps
 from burnish.engine.method import Method
 from burnish.engine.optimizer import build_optimizer, build_schedule
@@ -54,6 +56,7 @@ def build_loop(
     user_callbacks: Sequence[Any],
     run_dir: RunDir | None,
     save: Callable[[], None],
+    started: float,
 ) -> TrainingLoop:
     """Build the loop that stands before its first step.
 
@@ -64,6 +67,7 @@ def build_loop(
         user_callbacks: transformers' callbacks.
         run_dir: where records go; None prints them only.
         save: writes a checkpoint of this loop.
+        started: when the clock of --max_time began, by time.monotonic().
     """
     steps = total_steps(args, session.sampler)
     adamw = build_optimizer(session.model, args, device=session.device, precision=session.precision)
@@ -89,6 +93,7 @@ def build_loop(
             keeps_checkpoint=args.load_best_model_at_end or args.save_strategy == "best",
         ),
         save=save,
+        stop=StopRequest(None if args.max_time is None else parse_duration(args.max_time), started),
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -20,7 +22,7 @@ from burnish.engine.method import Method
 from burnish.engine.plan import RunPlan
 from burnish.engine.run_dir import RunDir
 from burnish.engine.trackers import start_trackers
-from burnish.errors import BurnishError, ConfigError
+from burnish.errors import BurnishError, ConfigError, IntegrityError, Preempted
 from burnish.methods.checkpointing import RunCheckpoints
 from burnish.methods.describe import changed_settings, default_output_dir, describe_run, last_metrics
 from burnish.methods.loop_building import build_loop, resolve_settings
@@ -72,7 +74,10 @@ class Trainer(ABC):
         self.run_dir: RunDir | None = None
         self._session: Session | None = None
         self._loop: TrainingLoop | None = None
+        self._run_checkpoints: RunCheckpoints | None = None
         self._has_begun = False
+        self._is_unfinished = False
+        self._started = time.monotonic()
         disable_bars(args.disable_tqdm)
 
     @abstractmethod
@@ -114,6 +119,7 @@ class Trainer(ABC):
                 user_callbacks=self.user_callbacks,
                 run_dir=self.run_dir,
                 save=self._save_checkpoint,
+                started=self._started,
             )
         return self._loop
 
@@ -123,7 +129,9 @@ class Trainer(ABC):
 
     @property
     def _checkpoints(self) -> RunCheckpoints:
-        return RunCheckpoints(self.args, self.session, self.method, self.loop, self._claimed())
+        if self._run_checkpoints is None:
+            self._run_checkpoints = RunCheckpoints(self.args, self.session, self.method, self.loop, self._claimed())
+        return self._run_checkpoints
 
     def _save_checkpoint(self) -> None:
         self._checkpoints.save()
@@ -148,32 +156,47 @@ class Trainer(ABC):
                 the setting of the same name.
 
         Raises:
+            Preempted: SIGTERM, SIGINT or --max_time asked for it; a checkpoint is committed, the state says preempted.
             BurnishError: see burnish.errors; the run's state says failed.
         """
         resume = resume_from_checkpoint or self.args.resume_from_checkpoint
         self.args.resume_from_checkpoint = "auto" if resume is True else resume
         loop, run_dir = self.loop, self._claimed()
-        self._checkpoints.resume_or_start()
+        with loop.stop.listening():
+            self._checkpoints.resume_or_start()
+            self._write_beginning(run_dir, loop.counters.step)
+            self._is_unfinished = True
+            try:
+                summary = loop.run()
+                if self.args.save_strategy != "no":
+                    loop.save_now()
+                self._checkpoints.finish()
+            except BaseException as error:
+                self._write_ending(run_dir, loop.counters.step, error)
+                raise
+            finally:
+                self.accelerator.end_training()
+            self._is_unfinished = False
+            run_dir.write_state("done", loop.counters.step, 0)
+        return TrainOutput(loop.counters.step, summary["train_loss"], summary)
+
+    def _write_beginning(self, run_dir: RunDir, step: int) -> None:
+        """Put into the run directory what is known before the first step, and open the trackers."""
         self._has_begun = True
         report = json.dumps(self._data_report(), indent=1, ensure_ascii=False) + "\n"
         replace_file(run_dir.data_report, report.encode())
         run_dir.write_settings(asdict(self.args))
-        run_dir.write_state("running", loop.counters.step)
+        run_dir.write_state("running", step)
         run_name = self.args.run_name or run_dir.path.name
         start_trackers(self.accelerator, project="burnish", run_name=run_name, settings=asdict(self.args))
-        try:
-            summary = loop.run()
-            if self.args.save_strategy != "no":
-                loop.save_now()
-            self._checkpoints.load_best()
-        except BaseException as error:
-            code = error.exit_code if isinstance(error, BurnishError) else 1
-            run_dir.write_state("failed", loop.counters.step, code)
-            raise
-        finally:
-            self.accelerator.end_training()
-        run_dir.write_state("done", loop.counters.step, 0)
-        return TrainOutput(loop.counters.step, summary["train_loss"], summary)
+
+    def _write_ending(self, run_dir: RunDir, step: int, error: BaseException) -> None:
+        """Write that the run was preempted or has failed; a folder that has vanished does not hide the error."""
+        self._checkpoints.abandon()
+        status = "preempted" if isinstance(error, Preempted) else "failed"
+        code = error.exit_code if isinstance(error, BurnishError) else 1
+        with suppress(IntegrityError):
+            run_dir.write_state(status, step, code)
 
     def evaluate(self) -> dict[str, float]:
         """Evaluate the model as it stands, write the record, and return it.
@@ -190,7 +213,15 @@ class Trainer(ABC):
 
         Args:
             output_dir: the folder; None writes `model/` in the run directory.
+
+        Raises:
+            ConfigError: training was stopped before its end, and no folder is named.
         """
+        if self._is_unfinished and output_dir is None:
+            raise ConfigError(
+                "the run did not finish, and model/ is for finished ones: resume it, or name another folder in "
+                "save_model(folder)."
+            )
         folder = self._claimed().model_dir if output_dir is None else Path(output_dir)
         card = model_card(
             base_model=self.args.model_name_or_path or getattr(self.model, "name_or_path", None),

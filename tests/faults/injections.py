@@ -1,0 +1,120 @@
+"""Faults that a run meets, put in place inside its own process before it starts. Each is real from the run's view."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from burnish.engine import tensor_files
+from burnish.engine.evaluation import Evaluation
+from burnish.engine.loop import TrainingLoop
+from burnish.engine.passes import Passes
+from burnish.methods.checkpointing import RunCheckpoints
+
+
+def _before(owner: Any, name: str, act: Callable[..., None]) -> None:
+    """Let `act` see every call of a method first."""
+    original = getattr(owner, name)
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        act(self)
+        return original(self, *args, **kwargs)
+
+    setattr(owner, name, call)
+
+
+def signal_in_step(number: str, step: int, times: int = 1, seconds_apart: float = 0.0) -> None:
+    """Send a signal to this process in the middle of a step (from 1), before a micro-batch's forward."""
+    here = {"step": 0, "sent": False}
+
+    def note(loop: Any) -> None:
+        here["step"] = loop.counters.step + 1
+
+    def strike(_: Any) -> None:
+        if here["step"] == step and not here["sent"]:
+            here["sent"] = True
+            _send(number, times, seconds_apart)
+
+    _before(TrainingLoop, "_one_step", note)
+    _before(Passes, "_score", strike)
+
+
+def signal_in_save(number: str, step: int, times: int = 1) -> None:
+    """Send a signal while the checkpoint of a step is being written, after its first file."""
+    here = {"step": -1}
+    _before(RunCheckpoints, "save", lambda self: here.update(step=self.loop.counters.step))
+    original = tensor_files.write_file
+
+    def write_file(path: Any, chunks: Any) -> Any:
+        entry = original(path, chunks)
+        if here["step"] == step and path.name.endswith(".safetensors"):
+            here["step"] = -1
+            _send(number, times, 0.0)
+        return entry
+
+    tensor_files.write_file = write_file
+
+
+def signal_in_evaluation(number: str, evaluation: int) -> None:
+    """Send a signal in the given evaluation (from 1), before its second micro-batch."""
+    here = {"evaluation": 0, "batch": 0}
+
+    def begin(_: Any) -> None:
+        here["evaluation"] += 1
+        here["batch"] = 0
+
+    def strike(passes: Any) -> None:
+        if not passes.scorer.training and here["evaluation"] == evaluation:
+            here["batch"] += 1
+            if here["batch"] == 2:
+                _send(number, 1, 0.0)
+
+    _before(Evaluation, "run", begin)
+    _before(Passes, "_score", strike)
+
+
+def kill_after(seconds: float) -> None:
+    """SIGKILL at a moment of the clock, counted from the first step."""
+
+    def arm(_: Any) -> None:
+        threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+    _before(TrainingLoop, "run", arm)
+
+
+def kill_in_save(seed: int) -> None:
+    """SIGKILL inside one of the run's next saves: before a random one of its writes, fsyncs and renames."""
+    choice = random.Random(seed)
+    left = {"operations": choice.randint(1, 90)}
+
+    def watched(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            left["operations"] -= 1
+            if left["operations"] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+                time.sleep(60)
+            return function(*args, **kwargs)
+
+        return call
+
+    def arm(_: Any) -> None:
+        for name in ("write", "fsync", "replace", "open"):
+            setattr(os, name, watched(getattr(os, name)))
+
+    _before(TrainingLoop, "run", arm)
+
+
+def _send(number: str, times: int, seconds_apart: float) -> None:
+    for _ in range(times):
+        os.kill(os.getpid(), getattr(signal, number))
+        time.sleep(seconds_apart or 0.05)
+
+
+def slow_steps(seconds: float) -> None:
+    """Let every step take longer."""
+    _before(TrainingLoop, "_one_step", lambda _: time.sleep(seconds))
