@@ -12,20 +12,24 @@ from burnish.device.vendor import install_guard
 
 if TYPE_CHECKING:
     from burnish.methods.dpo import DPOConfig as DPOConfig
+    from burnish.methods.kto import KTOConfig as KTOConfig
     from burnish.methods.preference import DPOTrainer as DPOTrainer
     from burnish.methods.sft import SFTConfig as SFTConfig
     from burnish.methods.supervised import SFTTrainer as SFTTrainer
+    from burnish.methods.unpaired import KTOTrainer as KTOTrainer
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "DPOConfig": "burnish.methods.dpo",
     "DPOTrainer": "burnish.methods.preference",
+    "KTOConfig": "burnish.methods.kto",
+    "KTOTrainer": "burnish.methods.unpaired",
     "SFTConfig": "burnish.methods.sft",
     "SFTTrainer": "burnish.methods.supervised",
 }
 
-__all__ = ["DPOConfig", "DPOTrainer", "SFTConfig", "SFTTrainer", "__version__"]
+__all__ = ["DPOConfig", "DPOTrainer", "KTOConfig", "KTOTrainer", "SFTConfig", "SFTTrainer", "__version__"]
 
 # Before anything imports torch: a half-installed vendor package would make that import fail.
 install_guard()

@@ -168,9 +168,9 @@ def test_a_damaged_table_is_refused_by_name(suffix: str, tmp_path: Path, prepare
 
 
 def test_columns_of_no_known_form_are_named_with_the_forms(write_lines: Any, prepare: Prepare) -> None:
-    path = write_lines({"question": "2 + 2?", "answer": "4"}, {"question": "1 + 1?", "answer": "2"})
+    path = write_lines({"question": "2 + 2?", "reply": "4"}, {"question": "1 + 1?", "reply": "2"})
     for policy in ("error", "skip"):
-        with pytest.raises(DataError, match=r"columns: question, answer\).*\nUnderstood: preference"):
+        with pytest.raises(DataError, match=r"columns: question, reply\).*\nUnderstood: preference"):
             prepare(path, on_bad_row=policy)
 
 

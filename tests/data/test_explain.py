@@ -68,7 +68,7 @@ def test_the_whole_row_is_shown_with_what_was_cut(chatml: Any) -> None:
         (pair(chosen=""), "dropped: empty completion"),
         (pair(chosen="a", rejected="a"), "dropped: identical pair"),
         ({**pair(), "chosen": True}, "unusable: chosen is a boolean (true), not a list of messages"),
-        ({"question": "a", "answer": "b"}, "unusable: its columns are no known form"),
+        ({"question": "a", "reply": "b"}, "unusable: its columns are no known form"),
         ({"prompt": "a"}, "unusable: a prompt alone"),
     ],
 )

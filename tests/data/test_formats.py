@@ -165,7 +165,7 @@ def test_a_history_that_is_none_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "row",
-    [{"question": "2 + 2?", "answer": "4"}, {}, {"prompt": None, "chosen": None}, {"instruction": "Hi", "answer": "x"}],
+    [{"question": "2 + 2?", "reply": "4"}, {}, {"prompt": None, "chosen": None}, {"instruction": "Hi", "answer": "x"}],
 )
 def test_columns_of_no_known_form_are_told_apart_from_mistyped_rows(row: dict[str, Any]) -> None:
     with pytest.raises(UnknownForm):
@@ -183,3 +183,9 @@ def test_judges_who_do_not_agree_make_a_tie(votes: tuple[int, ...]) -> None:
     with pytest.raises(DroppedRow) as drop:
         recognise({**row, **{f"annotator{n}": vote for n, vote in enumerate(votes)}})
     assert drop.value.kind == "tie"
+
+
+def test_a_question_with_an_answer_is_a_prompt_with_a_completion() -> None:
+    example = recognise({"question": "2 + 2?", "answer": "4"})
+    assert (example.shape, example.prompt) == ("prompt_completion", [{"role": "user", "content": "2 + 2?"}])
+    assert example.completions == [[{"role": "assistant", "content": "4"}]]

@@ -63,6 +63,8 @@ class MicroBatch:
     """(groups,) float32: row weights."""
     margin: Tensor | None
     """(groups,) float32: row margins, where the data has them."""
+    is_desirable: Tensor | None
+    """(groups,) float32: 1 where the single completion is desirable, else 0; None where rows have no label."""
     groups: tuple[PromptGroup, ...]
     """The groups themselves, on the host: for columns that few rows have."""
     num_completions: int
@@ -154,6 +156,7 @@ def lay_out(
         num_counted=torch.tensor(sizes, dtype=torch.float32),
         weight=torch.tensor([group.weight for group in groups], dtype=torch.float32),
         margin=_margins(groups),
+        is_desirable=_labels(groups),
         groups=tuple(groups),
         num_completions=len(counted),
         max_counted=max(sizes),
@@ -237,3 +240,9 @@ def _margins(groups: Sequence[PromptGroup]) -> Tensor | None:
     if all(group.margin is None for group in groups):
         return None
     return torch.tensor([group.margin or 0.0 for group in groups], dtype=torch.float32)
+
+
+def _labels(groups: Sequence[PromptGroup]) -> Tensor | None:
+    if any(group.label is None for group in groups):
+        return None
+    return torch.tensor([bool(group.label) for group in groups], dtype=torch.float32)

@@ -18,6 +18,7 @@ USAGE = """burnish: post-trains language models on Ascend NPUs, CUDA GPUs and CP
   burnish dpo                                             the same on the embedded model and data
   burnish dpo --dry_run …                                 prepare everything, print the plan, stop
   burnish sft --model_name_or_path M --dataset_name D …   train on conversations, completions or texts
+  burnish kto --model_name_or_path M --dataset_name D …   train on completions that are good or bad
   burnish check D --model_name_or_path M                  what a run would make of every row
   burnish explain D --row 7 --model_name_or_path M        one row as the model will see it
   burnish merge RUN OUT                                   an adapter run as one ordinary model folder
@@ -71,6 +72,7 @@ def _checkpoints(argv: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "dpo": _training("dpo"),
     "sft": _training("sft"),
+    "kto": _training("kto"),
     "check": _check,
     "explain": _explain,
     "merge": _merge,

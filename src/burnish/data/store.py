@@ -267,6 +267,13 @@ class GroupStore(Sequence[PromptGroup]):
         """Completions of the largest group; 0 where there is none."""
         return int(self.completion_counts.max(initial=0))
 
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Whether each group's completion is desirable, bool (groups,); False where a group has no label."""
+        return (
+            self._gather(lambda batch: batch.batch.column("label").fill_null(False).to_numpy(zero_copy_only=False)) > 0
+        )
+
     @property
     def has_margin(self) -> bool:
         """Whether any group has a margin."""

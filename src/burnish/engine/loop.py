@@ -329,6 +329,8 @@ class TrainingLoop:
         reference = self.passes.reference
         if reference is None or reference.live is None or self.counters.step >= self.total_steps:
             return
+        if self.passes.method.scores_other_groups:
+            return
         reference.flush()
         held_out = [] if self.evaluation is None else self.evaluation.groups
         if reference.covers(self.groups) and reference.covers(held_out):
@@ -346,7 +348,7 @@ class TrainingLoop:
 
     def _log(self) -> None:
         counters = self.counters
-        means = self._take_means()
+        means = self.passes.method.derive(self._take_means())
         self.passes.flush()
         loss = means.pop("loss")
         record: dict[str, float] = {

@@ -51,12 +51,22 @@ class Method(ABC):
 
     name: ClassVar[str]
     needs_reference: bool = False
+    scores_other_groups: bool = False
+    """Whether `coupled_groups` makes groups that the data does not hold: the reference model then stays loaded."""
     has_closed_start: bool = False
     """Whether the loss depends on differences from the reference alone, so that its value at the start is known."""
 
     def build_scorer(self, model: nn.Module, *, token_metrics: bool) -> Scorer:
         """Make the scorer of the policy that gives what `loss` reads."""
         return Scorer(model, extras=HeadExtras(token_metrics=token_metrics))
+
+    def see_data(self, groups: GroupStore) -> None:
+        """Look at all training groups once, before anything is loaded."""
+        return
+
+    def derive(self, means: Mapping[str, float]) -> dict[str, float]:
+        """Metrics of an interval or an evaluation, with those that follow from the means of others."""
+        return dict(means)
 
     def check_rows(self, groups: GroupStore) -> None:
         """Raise ConfigError or DataError for columns that the objective would ignore, or would need."""

@@ -24,7 +24,11 @@ from burnish.scoring.scorer import Scorer
 
 
 def build_reference(
-    config: Any, scorer: Scorer, other: nn.Module | None, groups: Iterable[PromptGroup], identity: Mapping[str, str]
+    config: Any,
+    scorer: Scorer,
+    other: nn.Module | None,
+    groups: Iterable[PromptGroup] | None,
+    identity: Mapping[str, str],
 ) -> CachedReference:
     """Put a cache before the reference; where it holds every group, no reference model is made.
 
@@ -32,7 +36,7 @@ def build_reference(
         config: settings of models.
         scorer: the policy's, on its device.
         other: a reference model of its own, or None for the policy's start.
-        groups: all groups of training and evaluation.
+        groups: all groups of training and evaluation; None where the run scores others besides.
         identity: whatever else the reference's log-probabilities depend on: weights, precision, device kind.
     """
     dtype = None if config.ref_dtype is None else getattr(torch, config.ref_dtype)
@@ -40,7 +44,7 @@ def build_reference(
     store = LogpStore(_store_folder(config, scorer, identity))
     cached = CachedReference(None, store, starts_as_policy=starts_as_policy)
     moves = getattr(config, "sync_ref_model", False)
-    if not moves and len(store) and cached.covers(groups):
+    if not moves and groups is not None and len(store) and cached.covers(groups):
         notice("reference: every completion is in the cache; no reference model is loaded")
         return cached
     cached.live = _live_reference(scorer, other, dtype)

@@ -165,6 +165,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     tokenizer: Any = inputs.tokenizer or load_tokenizer(config, config)
     rejected = None if run_path is None else run_path / "rejected_rows.jsonl"
     train, evaluation = prepare_data(config, inputs, tokenizer, kind, rejected)
+    method.see_data(train.groups)
     for prepared in (train, evaluation):
         if prepared is not None:
             method.check_rows(prepared.groups)
@@ -190,12 +191,13 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     scorer.head_path = scoring.head_path
     reference = GivenReference() if is_given else None
     if loads_reference:
-        groups = itertools.chain(train.groups, evaluation.groups if evaluation else ())
+        known = itertools.chain(train.groups, evaluation.groups if evaluation else ())
+        known = None if method.scores_other_groups else known
         weights = fingerprints.get("reference", fingerprints["base_model"])
         identity = {"weights": weights, "precision": precision.name, "device": device.kind}
         identity |= {"rows": "packed"} if scoring.packed else {}
         identity |= {"fused": " ".join(fused)} if fused else {}
-        reference = build_reference(config, scorer, other, groups, identity)
+        reference = build_reference(config, scorer, other, known, identity)
     max_tokens = config.max_tokens_per_micro_batch or default_max_tokens(device)
     return Session(
         device=device,

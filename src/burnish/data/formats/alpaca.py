@@ -1,4 +1,4 @@
-"""Alpaca rows (instruction, input, output), their preference form, and question/chosen/rejected rows."""
+"""Alpaca rows (instruction, input, output), their preference form, and questions with an answer or a pair."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ def read_alpaca(row: Mapping[str, Any]) -> Example | None:
     if "prompt" in row:
         return None
     pair = _pair(row)
+    if ask == "question" and pair is None and "answer" in row:
+        return Example(
+            "prompt_completion", "question and answer", _prompt(row, ask), [_answer(row["answer"], "answer")]
+        )
     if ask is None or (pair is None and (ask == "question" or "output" not in row)):
         return None
     prompt = _prompt(row, ask)
