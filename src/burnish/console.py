@@ -6,10 +6,11 @@ Where standard error is no terminal, bars are silent and notices are plain lines
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from burnish.secrets import redact
 
@@ -30,8 +31,27 @@ def printable(text: str) -> str:
 
 
 def notice(line: str) -> None:
-    """Print one plain line to standard error."""
-    print(printable(line), file=sys.stderr, flush=True)
+    """Print one plain line to standard error, if somebody reads it."""
+    try:
+        print(printable(line), file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        _drop(sys.stderr)
+
+
+def say(line: str) -> None:
+    """Print one line to standard output; a reader that goes away (`| head`) does not end the run."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        _drop(sys.stdout)
+        notice("standard output was closed; the run goes on, and its records stand in metrics.jsonl")
+
+
+def _drop(stream: TextIO) -> None:
+    """Let what is written to a closed stream from now on go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def warn(line: str) -> None:

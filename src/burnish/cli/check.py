@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -83,11 +82,10 @@ def run_check(settings: CheckConfig) -> int:
     if settings.json == STANDARD_OUTPUT:
         print(_as_json(check))
     else:
-        from rich.console import Console
-
         from burnish.cli.check_tables import print_check
+        from burnish.cli.terminal import open_console
 
-        print_check(check, Console(file=sys.stdout, highlight=False))
+        print_check(check, open_console())
         if settings.json is not None:
             Path(settings.json).expanduser().write_text(_as_json(check) + "\n", encoding="utf-8")
     return DataError.exit_code if check.errors else EXIT_DONE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,8 +59,7 @@ def run_explain(settings: ExplainConfig, row: int) -> None:
         ConfigError: no data set or no model is named.
         DataError: no such row, or rows that can't be read.
     """
-    from rich.console import Console
-
+    from burnish.cli.terminal import open_console
     from burnish.data.explain import explain_row
     from burnish.data.sources import load_rows
     from burnish.models.tokenizer import load_tokenizer
@@ -70,7 +68,7 @@ def run_explain(settings: ExplainConfig, row: int) -> None:
         raise ConfigError("name the data set: burnish explain rows.jsonl --row 7 --model_name_or_path M")
     rows = load_rows(settings)
     explanations = explain_row(rows, row, load_tokenizer(settings, settings), settings)
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    console = open_console(soft_wrap=True)
     for explanation in explanations:
         print_explanation(explanation, console)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from burnish.console import say
 from burnish.engine.callbacks import Callbacks
 from burnish.engine.records import format_record
 from burnish.engine.run_dir import RunDir
@@ -23,7 +24,7 @@ class Recorder:
     def write(self, record: Mapping[str, float], *, kind: RecordKind, step: int) -> None:
         """Print a record rounded to six digits, and keep it unrounded with its step and kind."""
         if self.accelerator.is_main_process:
-            print(format_record(record), flush=True)
+            say(format_record(record))
             if self.run_dir is not None:
                 self.run_dir.append_metrics({"step": step, "kind": kind, **record})
         self.accelerator.log({f"{_prefix(kind)}{key}": value for key, value in record.items()}, step=step)
