@@ -29,9 +29,12 @@ def rows(tmp_path: Path) -> Path:
     return path
 
 
-def _open(*words: Any, **streams: Any) -> subprocess.Popen[bytes]:
+def _open(*words: Any, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "burnish", *map(str, words)], env={**os.environ, "OMP_NUM_THREADS": "1"}, **streams
+        [sys.executable, "-m", "burnish", *map(str, words)],
+        stdout=stdout,
+        stderr=stderr,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 
@@ -39,8 +42,8 @@ def _run_without_reader(*words: Any, stream: str = "stdout") -> tuple[int, str]:
     """Run with one of the two streams a pipe that nobody reads; the exit code, and the other stream's text."""
     reading, writing = os.pipe()
     os.close(reading)
-    other = "stderr" if stream == "stdout" else "stdout"
-    with _open(*words, **{stream: writing, other: subprocess.PIPE}) as process:
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: writing}
+    with _open(*words, **streams) as process:
         os.close(writing)
         out, error = process.communicate(timeout=100)
     return process.returncode, (out or error or b"").decode()
