@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -55,3 +56,16 @@ def test_a_peft_model_handed_over_in_python_has_its_own_start_as_reference(tmp_p
     first, second = _rewards(tmp_path / "two")
     assert first == 0
     assert second != 0
+
+
+def test_a_loaded_adapters_start_scores_as_the_merged_model_does(tmp_path: Path) -> None:
+    """Going on from an adapter, its own start is the reference: the same run against the merged copy as reference."""
+    data = write_pairs(tmp_path / "pairs.jsonl")
+    run_burnish(*job(data, tmp_path / "one", "--max_steps", 3, "--use_peft", "--lora_r", 4))
+    run_burnish("merge", tmp_path / "one", tmp_path / "merged")
+    go_on = ["--max_steps", 3, "--model_name_or_path", tmp_path / "one" / "model"]
+    run_burnish(*job(data, tmp_path / "own", *go_on))
+    run_burnish(*job(data, tmp_path / "copy", *go_on, "--ref_model_name_or_path", tmp_path / "merged"))
+    assert _rewards(tmp_path / "own")[0] == 0
+    assert _rewards(tmp_path / "own") == pytest.approx(_rewards(tmp_path / "copy"), abs=1e-5)
+    assert abs(_rewards(tmp_path / "own")[-1]) > 1e-4

@@ -52,8 +52,6 @@ class DPOSettings:
     """Weight of cpo's likelihood of the chosen completion; ≥ 0."""
     alphapo_alpha: float = 0.25
     """Shape of alphapo's reward, in [-10, 10]; 0 is simpo's."""
-    orpo_nll_on_prompt: bool = False
-    """Let orpo's likelihood count the prompt's tokens too, as TRL does."""
     rpo_alpha: float | None = None
     """Weight of an sft term beside the others (the flag of earlier TRL); ≥ 0; the same as naming sft in loss_type."""
     reference_free: bool = False
@@ -134,7 +132,7 @@ RANGES = {
 
 OBJECTIVE_SETTINGS = (
     "beta", "label_smoothing", "f_divergence_type", "f_alpha_divergence_coef", "ld_alpha", "use_weighting",
-    "discopop_tau", "dpop_lambda", "simpo_gamma", "cpo_alpha", "alphapo_alpha", "orpo_nll_on_prompt",
+    "discopop_tau", "dpop_lambda", "simpo_gamma", "cpo_alpha", "alphapo_alpha",
 )  # fmt: skip
 """Settings that objectives take, by the names of their arguments."""
 

@@ -118,10 +118,12 @@ def used_settings(*functions: Callable[..., Tensor]) -> tuple[str, ...]:
 
 
 def _own_objective(function: Callable[..., Tensor]) -> PairedObjective:
+    needs_reference = getattr(function, "needs_reference", True)
     return PairedObjective(
         function=custom.checked(function),
         settings=used_settings(function),
-        needs_reference=getattr(function, "needs_reference", True),
+        needs_reference=needs_reference,
+        reward="logratio" if needs_reference else "logp",
         needs_step_scores=getattr(function, "needs_step_scores", False),
         uses_margin=True,
     )
