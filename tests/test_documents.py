@@ -14,7 +14,7 @@ from burnish.cli.arguments import parse_arguments
 from burnish.cli.check import TABLE as CHECK_TABLE
 from burnish.cli.check import CheckConfig
 from burnish.cli.main import COMMANDS
-from burnish.methods.dpo import DPOConfig
+from burnish.cli.methods import TRAINING, config_type_of
 from jobs import POLICY, write_pairs
 from runs import run_burnish
 
@@ -46,8 +46,8 @@ def test_every_command_of_a_document_is_understood(page: str, line: str) -> None
     assert words[0] in COMMANDS or words[0].startswith("-"), page
     if words[0] == "check":
         assert parse_arguments(["--dataset_name", *words[1:]], CheckConfig, table=CHECK_TABLE).config
-    if words[0] == "dpo" and "--config" not in words:
-        assert parse_arguments(words[1:], DPOConfig).config
+    if words[0] in TRAINING and "--config" not in words:
+        assert parse_arguments(words[1:], config_type_of(words[0])).config
 
 
 @pytest.mark.parametrize("page", READMES, ids=lambda page: page.name)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from burnish.methods.dpo import DPOConfig as DPOConfig
     from burnish.methods.kto import KTOConfig as KTOConfig
     from burnish.methods.preference import DPOTrainer as DPOTrainer
+    from burnish.methods.reward import RewardConfig as RewardConfig
+    from burnish.methods.rewarding import RewardTrainer as RewardTrainer
     from burnish.methods.sft import SFTConfig as SFTConfig
     from burnish.methods.supervised import SFTTrainer as SFTTrainer
     from burnish.methods.unpaired import KTOTrainer as KTOTrainer
@@ -25,11 +27,23 @@ _HOMES = {
     "DPOTrainer": "burnish.methods.preference",
     "KTOConfig": "burnish.methods.kto",
     "KTOTrainer": "burnish.methods.unpaired",
+    "RewardConfig": "burnish.methods.reward",
+    "RewardTrainer": "burnish.methods.rewarding",
     "SFTConfig": "burnish.methods.sft",
     "SFTTrainer": "burnish.methods.supervised",
 }
 
-__all__ = ["DPOConfig", "DPOTrainer", "KTOConfig", "KTOTrainer", "SFTConfig", "SFTTrainer", "__version__"]
+__all__ = [
+    "DPOConfig",
+    "DPOTrainer",
+    "KTOConfig",
+    "KTOTrainer",
+    "RewardConfig",
+    "RewardTrainer",
+    "SFTConfig",
+    "SFTTrainer",
+    "__version__",
+]
 
 # Before anything imports torch: a half-installed vendor package would make that import fail.
 install_guard()

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -67,6 +68,8 @@ class MicroBatch:
     """(groups,) float32: 1 where the single completion is desirable, else 0; None where rows have no label."""
     groups: tuple[PromptGroup, ...]
     """The groups themselves, on the host: for columns that few rows have."""
+    ends: Tensor
+    """(completions,) int64: flat index of the last token of prompt plus completion that is not the padding token."""
     num_completions: int
     max_counted: int
     """Most counted tokens of any completion: a host number, so that no shape depends on device values."""
@@ -109,6 +112,17 @@ class _Row:
         return start
 
 
+class _Counted(NamedTuple):
+    """The counted tokens of one completion, while rows are laid out."""
+
+    row: int
+    predictors: np.ndarray
+    """Offsets within the row."""
+    targets: np.ndarray
+    end: int
+    """Offset of the last token that is not the padding token."""
+
+
 def row_shape(prompt_length: int, completion_lengths: Sequence[int], *, shared: bool) -> RowShape:
     """Rows and longest row that a group occupies."""
     if shared:
@@ -134,23 +148,23 @@ def lay_out(
         row_sizes: how many of the groups, in order, each row holds as segments, all of one completion; None is off.
     """
     rows: list[_Row] = []
-    counted: list[tuple[int, np.ndarray, np.ndarray]] = []  # row, predictors within the row, targets
+    counted: list[_Counted] = []
     shared = shared and (packed or any(group.num_completions > 1 for group in groups))
     if row_sizes is not None:
-        counted = _add_segments(rows, groups, row_sizes)
+        counted = _add_segments(rows, groups, row_sizes, pad_id)
     else:
         for group in groups:
-            counted.extend(_add_group(rows, group, shared=shared))
+            counted.extend(_add_group(rows, group, pad_id, shared=shared))
     if packed:
         rows, counted = _pack(rows, counted)
     length = max(row.length for row in rows)
-    sizes = [len(targets) for _, _, targets in counted]
+    sizes = [len(each.targets) for each in counted]
     return MicroBatch(
         input_ids=_stack([row.ids for row in rows], length, pad_id),
         position_ids=_stack([row.positions for row in rows], length, 0),
         segment_ids=_stack([row.segments for row in rows], length, PADDING),
-        predictors=_concatenate([row * length + predictors for row, predictors, _ in counted]),
-        targets=_concatenate([targets for _, _, targets in counted]),
+        predictors=_concatenate([each.row * length + each.predictors for each in counted]),
+        targets=_concatenate([each.targets for each in counted]),
         completion_of=torch.from_numpy(np.repeat(np.arange(len(counted)), sizes)),
         offset_of=_concatenate([np.arange(size) for size in sizes]),
         num_counted=torch.tensor(sizes, dtype=torch.float32),
@@ -158,6 +172,7 @@ def lay_out(
         margin=_margins(groups),
         is_desirable=_labels(groups),
         groups=tuple(groups),
+        ends=torch.tensor([each.row * length + each.end for each in counted], dtype=torch.int64),
         num_completions=len(counted),
         max_counted=max(sizes),
         num_tokens=sum(group.num_tokens for group in groups),
@@ -173,9 +188,7 @@ def tree_shape(group: PromptGroup) -> TreeShape:
     return TreeShape(len(group.prompt_ids), tuple(len(ids) for ids in group.completion_ids))
 
 
-def _pack(
-    rows: list[_Row], counted: list[tuple[int, np.ndarray, np.ndarray]]
-) -> tuple[list[_Row], list[tuple[int, np.ndarray, np.ndarray]]]:
+def _pack(rows: list[_Row], counted: list[_Counted]) -> tuple[list[_Row], list[_Counted]]:
     """Put rows one behind the other into a single one."""
     starts = np.cumsum([0, *(row.length for row in rows)])
     whole = _Row(
@@ -184,12 +197,15 @@ def _pack(
         segments=[part for row in rows for part in row.segments],
         length=int(starts[-1]),
     )
-    return [whole], [(0, starts[row] + predictors, targets) for row, predictors, targets in counted]
+    return [whole], [
+        _Counted(0, starts[row] + predictors, targets, int(starts[row]) + end)
+        for row, predictors, targets, end in counted
+    ]
 
 
-def _add_group(rows: list[_Row], group: PromptGroup, *, shared: bool) -> list[tuple[int, np.ndarray, np.ndarray]]:
-    """Append a group's rows; give row, predictors and targets of the counted tokens of each completion."""
-    counted: list[tuple[int, np.ndarray, np.ndarray]] = []
+def _add_group(rows: list[_Row], group: PromptGroup, pad_id: int, *, shared: bool) -> list[_Counted]:
+    """Append a group's rows; give the counted tokens of each completion."""
+    counted: list[_Counted] = []
     prompt_length = len(group.prompt_ids)
     row: _Row | None = None
     for number, (ids, mask) in enumerate(zip(group.completion_ids, group.completion_mask, strict=True)):
@@ -201,27 +217,37 @@ def _add_group(rows: list[_Row], group: PromptGroup, *, shared: bool) -> list[tu
         predictors = np.arange(start - 1, start + len(ids) - 1)
         predictors[:1] = prompt_length - 1  # the prompt's end predicts the first token of every completion
         counts = mask if prompt_length else mask & (np.arange(len(ids)) > 0)  # nothing predicts a text's first token
-        counted.append((len(rows) - 1, predictors[counts], ids[counts]))
+        said = np.flatnonzero(ids != pad_id)
+        end = start + int(said[-1]) if len(said) else _last_other(group.prompt_ids, pad_id)
+        counted.append(_Counted(len(rows) - 1, predictors[counts], ids[counts], end))
     return counted
 
 
 def _add_segments(
-    rows: list[_Row], groups: Sequence[PromptGroup], row_sizes: Sequence[int]
-) -> list[tuple[int, np.ndarray, np.ndarray]]:
-    """Append rows of several examples; give row, predictors and targets of each example's counted tokens."""
-    counted: list[tuple[int, np.ndarray, np.ndarray]] = []
+    rows: list[_Row], groups: Sequence[PromptGroup], row_sizes: Sequence[int], pad_id: int
+) -> list[_Counted]:
+    """Append rows of several examples; give each example's counted tokens."""
+    counted: list[_Counted] = []
     remaining = iter(groups)
     for size in row_sizes:
         row = _Row([], [], [])
         for segment, group in enumerate(islice(remaining, size), start=1):
             (ids,), (mask,) = group.completion_ids, group.completion_mask
-            start = row.append(np.concatenate([group.prompt_ids, ids]), first_position=0, segment=segment)
+            whole = np.concatenate([group.prompt_ids, ids])
+            start = row.append(whole, first_position=0, segment=segment)
             first = start + len(group.prompt_ids)
             predictors = np.arange(first - 1, first + len(ids) - 1)
             counts = mask if len(group.prompt_ids) else mask & (np.arange(len(ids)) > 0)
-            counted.append((len(rows), predictors[counts], ids[counts]))
+            end = start + _last_other(whole, pad_id)
+            counted.append(_Counted(len(rows), predictors[counts], ids[counts], end))
         rows.append(row)
     return counted
+
+
+def _last_other(ids: np.ndarray, pad_id: int) -> int:
+    """Place of the last token that is not the padding token; 0 where there is none."""
+    others = np.flatnonzero(ids != pad_id)
+    return int(others[-1]) if len(others) else 0
 
 
 def _stack(rows: list[list[np.ndarray]], length: int, fill: int) -> Tensor:

@@ -19,6 +19,8 @@ USAGE = """burnish: post-trains language models on Ascend NPUs, CUDA GPUs and CP
   burnish dpo --dry_run …                                 prepare everything, print the plan, stop
   burnish sft --model_name_or_path M --dataset_name D …   train on conversations, completions or texts
   burnish kto --model_name_or_path M --dataset_name D …   train on completions that are good or bad
+  burnish reward --model_name_or_path M --dataset_name D … train a reward model on pairs or ranked lists
+  burnish score RUN/model D OUT                           write the rewards of each row
   burnish check D --model_name_or_path M                  what a run would make of every row
   burnish explain D --row 7 --model_name_or_path M        one row as the model will see it
   burnish merge RUN OUT                                   an adapter run as one ordinary model folder
@@ -41,6 +43,12 @@ def _training(name: str) -> Callable[[list[str]], int]:
 
 def _check(argv: list[str]) -> int:
     from burnish.cli.check import run
+
+    return run(argv)
+
+
+def _score(argv: list[str]) -> int:
+    from burnish.cli.score import run
 
     return run(argv)
 
@@ -73,6 +81,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "dpo": _training("dpo"),
     "sft": _training("sft"),
     "kto": _training("kto"),
+    "reward": _training("reward"),
+    "score": _score,
     "check": _check,
     "explain": _explain,
     "merge": _merge,

@@ -7,7 +7,7 @@ from typing import Any
 
 import burnish
 
-TRAINING = {"dpo": "DPO", "sft": "SFT", "kto": "KTO"}
+TRAINING = {"dpo": "DPO", "sft": "SFT", "kto": "KTO", "reward": "Reward"}
 """Commands that train, and what the public names of their settings and trainer begin with."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from burnish.batching.layout import MicroBatch
 from burnish.data.groups import PromptGroup
 from burnish.data.store import GroupStore
 from burnish.engine.metrics import SumAndCount
+from burnish.models.load import load_policy
 from burnish.scoring.head import HeadExtras
 from burnish.scoring.scorer import Scorer
 from burnish.scoring.scores import CompletionScores
@@ -28,6 +29,8 @@ class MicroBatchLoss:
     statistics: Tensor | None = None
     """What the method's running state takes in: summed over the step's micro-batches and ranks, then handed to
     `advance`. No gradient; one shape for all micro-batches. In evaluation it is dropped."""
+    extremes: Mapping[str, Tensor] = field(default_factory=dict)
+    """Scalars whose least (`min_…`) or greatest (`max_…`) over the interval is logged."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +58,10 @@ class Method(ABC):
     """Whether `coupled_groups` makes groups that the data does not hold: the reference model then stays loaded."""
     has_closed_start: bool = False
     """Whether the loss depends on differences from the reference alone, so that its value at the start is known."""
+
+    def load_policy(self, config: Any, *, pad_id: int) -> nn.Module:
+        """Load the model that the settings name, on the CPU, in train mode."""
+        return load_policy(config, hub=config.hub)
 
     def build_scorer(self, model: nn.Module, *, token_metrics: bool) -> Scorer:
         """Make the scorer of the policy that gives what `loss` reads."""

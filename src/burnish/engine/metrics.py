@@ -20,6 +20,13 @@ class MetricSums:
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
+        self._extremes: dict[str, Tensor] = {}
+
+    def add_extremes(self, values: Mapping[str, Tensor]) -> None:
+        """Keep the least of what is called `min_…` and the greatest of what is called `max_…`."""
+        for name, value in values.items():
+            held = self._extremes.get(name, value)
+            self._extremes[name] = _extreme(name, torch.stack([held, value.detach()])).float()
 
     def add(self, metrics: Mapping[str, SumAndCount]) -> None:
         """Add sums and counts by name; no host copy."""
@@ -44,16 +51,23 @@ class MetricSums:
             return {}
         packed = accelerator.reduce(torch.stack(list(self._sums.values())), reduction="sum").tolist()
         means = {name: total / count if count else 0.0 for name, (total, count) in zip(self._sums, packed, strict=True)}
-        self._sums = {}
+        for name, value in self._extremes.items():
+            means[name] = float(_extreme(name, accelerator.gather(value[None])))
+        self._sums, self._extremes = {}, {}
         return means
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint in the middle of an interval keeps: (sum, count) by name."""
-        return dict(self._sums)
+        """What a checkpoint in the middle of an interval keeps: (sum, count), or an extreme, by name."""
+        return {**self._sums, **self._extremes}
 
     def restore(self, tensors: Mapping[str, Tensor], device: torch.device) -> None:
         """Go on from a checkpoint's sums."""
-        self._sums = {name: pair.to(device) for name, pair in tensors.items()}
+        self._sums = {name: pair.to(device) for name, pair in tensors.items() if pair.ndim}
+        self._extremes = {name: value.to(device) for name, value in tensors.items() if not value.ndim}
+
+
+def _extreme(name: str, values: Tensor) -> Tensor:
+    return values.amin() if name.startswith("min_") else values.amax()
 
 
 def scalar(value: float, device: torch.device) -> Tensor:

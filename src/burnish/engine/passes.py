@@ -221,6 +221,7 @@ class Passes:
 
     def _add(self, sums: MetricSums, outcome: MicroBatchLoss) -> None:
         sums.add({"loss": (outcome.loss, scalar(0.0, self.device)), **outcome.metrics})
+        sums.add_extremes(outcome.extremes)
 
     def _count_one_loss(self, sums: MetricSums) -> None:
         """The shares of all micro-batches and ranks make one loss."""

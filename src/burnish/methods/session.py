@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from burnish.models.adapters import add_adapter, has_adapter, keep_start
 from burnish.models.cached_reference import CachedReference
 from burnish.models.fingerprint import weights_fingerprint
 from burnish.models.given_reference import GivenReference
-from burnish.models.load import disable_dropout, load_causal_lm, load_policy
+from burnish.models.load import disable_dropout, load_causal_lm
 from burnish.models.tokenizer import check_vocabulary, load_tokenizer
 from burnish.scoring.scorer import Scorer, unwrap_adapter
 from burnish.scoring.self_check import ScoringChoice, choose_scoring
@@ -111,7 +112,7 @@ def prepare_data(
 
 
 def load_models(
-    config: Any, inputs: Inputs, *, needs_reference: bool
+    config: Any, inputs: Inputs, load: Callable[[], nn.Module], *, needs_reference: bool
 ) -> tuple[nn.Module, nn.Module | None, dict[str, str]]:
     """Load policy and reference on the CPU, float32, with adapters and without dropout.
 
@@ -119,7 +120,7 @@ def load_models(
         The policy, a reference model where one is named, and fingerprints of the weights that they start from.
     """
     seed_everything(config.seed)
-    policy: Any = load_policy(config, hub=config.hub) if inputs.model is None else inputs.model.float()
+    policy: Any = load() if inputs.model is None else inputs.model.float()
     if inputs.model is not None and has_adapter(policy):
         keep_start(policy)
     fingerprints = {"base_model": weights_fingerprint(policy)}
@@ -179,7 +180,8 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     accelerator = build_accelerator(device, precision, **tracker_options(config.report_to, run_path or Path()))
     is_given = method.needs_reference and has_given_reference(config, train, evaluation)
     loads_reference = method.needs_reference and not is_given
-    policy, other, fingerprints = load_models(config, inputs, needs_reference=loads_reference)
+    load = partial(method.load_policy, config, pad_id=tokenizer.pad_token_id)
+    policy, other, fingerprints = load_models(config, inputs, load, needs_reference=loads_reference)
     for prepared in (train, evaluation):
         if prepared is not None:
             check_vocabulary(prepared.groups.highest_id, num_embeddings(policy), tokenizer)

@@ -54,7 +54,7 @@ def count_parameters(model: nn.Module) -> ParameterCounts:
         total=sum(parameter.numel() for parameter in model.parameters()),
         trainable=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         embedding=sum(parameter.numel() for parameter in plain.get_input_embeddings().parameters()),
-        head=sum(parameter.numel() for parameter in plain.get_output_embeddings().parameters()),
+        head=sum(parameter.numel() for parameter in (plain.get_output_embeddings() or plain.score).parameters()),
     )
 
 

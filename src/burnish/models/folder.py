@@ -41,8 +41,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_model_folder(folder: Path) -> None:
+def check_model_folder(folder: Path, *, allows_reward_head: bool = False) -> None:
     """Refuse a folder that holds no whole language model that can be trained, naming file and cure.
+
+    Args:
+        folder: a local folder.
+        allows_reward_head: accept one with a scalar head as well.
 
     Raises:
         ModelError: config.json or weights missing or truncated, quantised weights, another kind of model, or a file
@@ -50,12 +54,12 @@ def check_model_folder(folder: Path) -> None:
     """
     if not (folder / CONFIG).is_file():
         raise ModelError(f"{folder} has no {CONFIG}; a model folder holds {CONFIG}, {WEIGHTS} and tokenizer files")
-    _check_config(folder, read_json(folder / CONFIG))
+    _check_config(folder, read_json(folder / CONFIG), allows_reward_head=allows_reward_head)
     for file in weight_files(folder):
         check_safetensors(file)
 
 
-def _check_config(folder: Path, config: dict[str, Any]) -> None:
+def _check_config(folder: Path, config: dict[str, Any], *, allows_reward_head: bool) -> None:
     quantization = config.get("quantization_config")
     if quantization:
         method = quantization.get("quant_method", "quantised") if isinstance(quantization, dict) else "quantised"
@@ -66,7 +70,8 @@ def _check_config(folder: Path, config: dict[str, Any]) -> None:
     if config.get("is_encoder_decoder"):
         raise ModelError(f"{folder} is an encoder-decoder model; burnish trains decoder-only language models")
     for architecture in config.get("architectures") or []:
-        if _OTHER_HEADS.search(str(architecture)):
+        is_reward = allows_reward_head and str(architecture).endswith("ForSequenceClassification")
+        if _OTHER_HEADS.search(str(architecture)) and not is_reward:
             raise ModelError(f"{folder} holds a {architecture}, not a language model; give a …ForCausalLM checkpoint")
     explicit = config.get("transformers_weights")
     if explicit is not None and Path(str(explicit)).name != explicit:

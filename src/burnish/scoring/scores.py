@@ -30,6 +30,14 @@ class CompletionScores:
     """(counted,) nats: mean log-probability over the vocabulary; with gradient."""
     log_normalizers: Tensor | None = None
     """(counted,) nats: log-sum-exp of the logits; with gradient."""
+    rewards: Tensor | None = None
+    """(completions,) what a reward model gives; the tensors of log-probabilities are then empty."""
+
+    @property
+    def given_rewards(self) -> Tensor:
+        """Rewards of a reward model's scores."""
+        assert self.rewards is not None, "these are scores of a language model"
+        return self.rewards
 
 
 def sum_by_completion(values: Tensor, batch: MicroBatch) -> Tensor:

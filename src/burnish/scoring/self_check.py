@@ -99,7 +99,8 @@ def _score(
     batch = lay_out(groups, shared=shared, pad_id=pad_id, packed=packed, row_sizes=row_sizes).to(device)
     before, scorer.head_path = scorer.head_path, head_path
     try:
-        return scorer(batch).token_logps
+        scores = scorer(batch)
+        return scores.token_logps if scores.rewards is None else scores.rewards
     finally:
         scorer.head_path = before
 

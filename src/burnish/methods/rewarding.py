@@ -1,0 +1,93 @@
+"""The glue of reward models: rewards of a micro-batch in, its share of the loss and metrics out; the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from burnish.batching.layout import MicroBatch
+from burnish.data.groups import PromptGroup
+from burnish.data.kinds import GroupKind
+from burnish.engine.method import Method, MicroBatchLoss, StepPart
+from burnish.engine.metrics import SumAndCount
+from burnish.methods.reward import RewardConfig, RewardSettings
+from burnish.methods.trainer import Trainer
+from burnish.models.reward import RewardScorer, load_reward_model
+from burnish.objectives.lists import ranked_pairs
+from burnish.objectives.reward import bradley_terry_loss, reward_extremes, reward_metrics
+from burnish.scoring.scorer import Scorer
+from burnish.scoring.scores import CompletionScores
+
+
+class RewardMethod(Method):
+    """`burnish reward`: a scalar head on pairs or ranked lists."""
+
+    name = "reward"
+
+    def __init__(self, settings: RewardSettings) -> None:
+        self.settings = settings
+
+    def describe(self) -> str:
+        coefficient = self.settings.center_rewards_coefficient
+        return "Bradley-Terry" + (f"; {coefficient:g} x centering" if coefficient else "")
+
+    def load_policy(self, config: Any, *, pad_id: int) -> nn.Module:
+        return load_reward_model(config, hub=config.hub, pad_id=pad_id)
+
+    def build_scorer(self, model: nn.Module, *, token_metrics: bool) -> Scorer:
+        return RewardScorer(model)
+
+    def denominators(self, groups: Sequence[PromptGroup]) -> dict[str, float]:
+        """Rows of a whole step in which one completion ranks above another."""
+        return {"rows": float(max(1, sum(len(set(_ranks(group))) > 1 for group in groups)))}
+
+    def loss(
+        self,
+        scores: CompletionScores,
+        reference: CompletionScores | None,
+        batch: MicroBatch,
+        denominators: Mapping[str, float],
+        step: StepPart | None = None,
+    ) -> MicroBatchLoss:
+        """Mean over each row's pairs, weighed by the row and divided by the step's rows."""
+        chosen, rejected, rows = ranked_pairs([_ranks(group) for group in batch.groups])
+        chosen, rejected, rows = (places.to(batch.weight.device) for places in (chosen, rejected, rows))
+        rewards = scores.given_rewards
+        pair = (rewards.index_select(0, chosen), rewards.index_select(0, rejected))
+        losses = bradley_terry_loss(
+            *pair,
+            margin=None if batch.margin is None else batch.margin.index_select(0, rows),
+            center_rewards_coefficient=self.settings.center_rewards_coefficient or 0.0,
+        )
+        per_row = torch.bincount(rows, minlength=len(batch.weight)).clamp(min=1).to(losses.dtype)
+        weights = (batch.weight / per_row).index_select(0, rows)
+        metrics = reward_metrics(*pair) | _of_shorter(*pair, batch.num_counted, chosen, rejected)
+        least, greatest = reward_extremes(*pair) if len(rows) else (None, None)
+        extremes = {} if least is None or greatest is None else {"min_reward": least, "max_reward": greatest}
+        return MicroBatchLoss((weights * losses).sum() / denominators["rows"], metrics, extremes=extremes)
+
+
+def _ranks(group: PromptGroup) -> Sequence[int]:
+    return group.ranking or range(group.num_completions)
+
+
+def _of_shorter(
+    chosen_rewards: Tensor, rejected_rewards: Tensor, num_tokens: Tensor, chosen: Tensor, rejected: Tensor
+) -> dict[str, SumAndCount]:
+    """Accuracy on pairs whose chosen completion has fewer tokens: a model of length alone has none."""
+    shorter = (num_tokens.index_select(0, chosen) < num_tokens.index_select(0, rejected)).to(chosen_rewards.dtype)
+    right = (chosen_rewards > rejected_rewards).detach().to(shorter.dtype)
+    return {"accuracy/chosen_shorter": ((right * shorter).sum(), shorter.sum())}
+
+
+class RewardTrainer(Trainer):
+    """`RewardTrainer(model, args, train_dataset, eval_dataset, processing_class, callbacks)`."""
+
+    config_type = RewardConfig
+    kind: ClassVar[GroupKind] = "ranking"
+
+    def build_method(self) -> Method:
+        return RewardMethod(self.args)
