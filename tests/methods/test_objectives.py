@@ -72,9 +72,9 @@ def build_passes(settings: dict[str, Any], max_tokens: int) -> Passes:
 
 
 def one_step(passes: Passes, groups: list[PromptGroup]) -> tuple[torch.Tensor, dict[str, float]]:
-    """Gradient and metrics of one step."""
+    """Gradient and metrics of one step, which the method's running state takes in."""
     sums = MetricSums()
-    passes.train(range(len(groups)), groups, passes.method.denominators(groups), sums)
+    passes.advance(passes.train(range(len(groups)), groups, passes.method.denominators(groups), sums))
     return gradients(passes.scorer), sums.take_means(passes.accelerator)
 
 

@@ -40,10 +40,11 @@ class MetricSums:
         return self._sums[name][0]
 
     def merge(self, other: MetricSums) -> None:
-        """Add all of another's sums and counts."""
-        for name, pair in other.tensors().items():
+        """Add all of another's sums and counts, and keep the further of each extreme."""
+        for name, pair in other._sums.items():
             held = self._sums.get(name)
             self._sums[name] = pair if held is None else held + pair
+        self.add_extremes(other._extremes)
 
     def take_means(self, accelerator: Any) -> dict[str, float]:
         """Reduce over ranks, copy to the host in one piece, forget; names keep the order in which they came."""
