@@ -156,7 +156,8 @@ def test_an_output_folder_that_cannot_be_written_fails_before_anything_is_read(
 
 def test_an_output_folder_that_vanishes_in_mid_run_ends_it_with_three(data: Path, tmp_path: Path) -> None:
     with _running(*job(data, tmp_path / "run", *LONG)) as process:
-        shutil.rmtree(tmp_path / "run")
+        (tmp_path / "run").rename(tmp_path / "gone")  # at once: removing it file by file races with the run's writes
+        shutil.rmtree(tmp_path / "gone")
         _, error = process.communicate(timeout=60)
     assert process.returncode == 3, error
     assert str(tmp_path / "run") in error.splitlines()[-1]
