@@ -30,8 +30,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in redact(text))
 
 
+def is_main_process() -> bool:
+    """Whether this process speaks for the run: rank 0 of those that a launcher started together, or the only one."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+
+
 def notice(line: str) -> None:
-    """Print one plain line to standard error, if somebody reads it."""
+    """Print one plain line to standard error, if somebody reads it; of several processes, the first says it for all."""
+    if not is_main_process():
+        return
     try:
         print(printable(line), file=sys.stderr, flush=True)
     except BrokenPipeError:
@@ -65,8 +72,8 @@ def disable_bars(disabled: bool = True) -> None:
 
 
 def bars_shown() -> bool:
-    """Whether progress bars are wanted and somebody watches: standard error is a terminal."""
-    return _Bars.allowed and sys.stderr.isatty()
+    """Whether progress bars are wanted and somebody watches: standard error is a terminal, and this is rank 0."""
+    return _Bars.allowed and is_main_process() and sys.stderr.isatty()
 
 
 @contextmanager

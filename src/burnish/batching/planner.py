@@ -21,6 +21,8 @@ class MicroBatchPlan:
     """Longest row, in tokens; every row is padded to it."""
     row_sizes: tuple[int, ...] | None = None
     """How many of the groups, in order, each row holds where rows are packed."""
+    is_filler: bool = False
+    """Computed with weight 0, for a rank that has nothing left while others have (see batching.ranks)."""
 
     @property
     def num_padded_tokens(self) -> int:
@@ -35,7 +37,7 @@ class StepPlan:
 
     @property
     def num_groups(self) -> int:
-        return sum(len(micro.groups) for micro in self.micro_batches)
+        return sum(len(micro.groups) for micro in self.micro_batches if not micro.is_filler)
 
     @property
     def num_padded_tokens(self) -> int:

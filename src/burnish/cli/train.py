@@ -10,7 +10,7 @@ from burnish.cli.arguments import Parsed, parse_arguments
 from burnish.cli.help import print_help
 from burnish.cli.methods import config_type_of, trainer_type_of
 from burnish.cli.samples import format_samples
-from burnish.console import notice, printable
+from burnish.console import is_main_process, notice, printable
 from burnish.errors import EXIT_DONE
 
 if TYPE_CHECKING:
@@ -50,10 +50,12 @@ def _train(name: str, config: Any, *, is_demo: bool) -> int:
     trainer: Trainer = trainer_type_of(name)(args=config)
     try:
         if config.dry_run:
-            print(printable("\n".join(trainer.plan().lines())))
+            lines = trainer.plan().lines()
+            if is_main_process():
+                print(printable("\n".join(lines)))
             return EXIT_DONE
         notice("\n".join(trainer.plan().lines(brief=True)))
-        show = _ManyReplies(trainer) if is_demo else None
+        show = _ManyReplies(trainer) if is_demo and is_main_process() else None
         fresh = config.resume_from_checkpoint is None
         before = trainer.sample("before") if fresh else []
         trainer.train()
@@ -64,6 +66,7 @@ def _train(name: str, config: Any, *, is_demo: bool) -> int:
         elif after:
             print(format_samples(before, after))
         notice(f"model: {_relative(folder)}")
+        trainer.session.ranks.wait()
         return EXIT_DONE
     finally:
         trainer.close()

@@ -174,6 +174,8 @@ class GroupStore(Sequence[PromptGroup]):
         sizes = [batch.num_rows for batch in batches]
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self._fingerprint = fingerprint
+        self.path: Path | None = None
+        """The file that the groups are mapped from; None for groups in memory."""
 
     @classmethod
     def open(cls, path: Path | str, fingerprint: str | None = None) -> GroupStore:
@@ -187,7 +189,9 @@ class GroupStore(Sequence[PromptGroup]):
             OSError: no such file.
             pyarrow.ArrowInvalid: the file is no whole Arrow file.
         """
-        return cls(_read_batches(pa.memory_map(str(path))), fingerprint)
+        store = cls(_read_batches(pa.memory_map(str(path))), fingerprint)
+        store.path = Path(path)
+        return store
 
     @classmethod
     def from_groups(cls, groups: Iterable[PromptGroup], path: Path | str | None = None) -> GroupStore:

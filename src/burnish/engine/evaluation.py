@@ -37,7 +37,7 @@ class Evaluation:
             finished = passes.evaluate(self.groups, denominators, sums, advance, gives_up)
         if not finished:
             return None
-        means = passes.method.derive(sums.take_means(passes.accelerator))
+        means = passes.method.derive(sums.take_means(passes.ranks))
         seconds = time.perf_counter() - started
         return {
             "eval_loss": means.pop("loss"),

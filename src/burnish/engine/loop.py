@@ -180,7 +180,15 @@ class TrainingLoop:
         if done % self.sampler.steps_per_epoch == 0:
             self.callbacks.call("on_epoch_end")
             self._unload_reference()
+        self._agree_on_control()
         self._log_evaluate_save()
+
+    def _agree_on_control(self) -> None:
+        """What a callback asked for on one rank is done on all, at the same step."""
+        control = self.callbacks.control
+        names = ("should_training_stop", "should_log", "should_evaluate", "should_save")
+        for name, asked in zip(names, self.passes.ranks.agree([getattr(control, name) for name in names]), strict=True):
+            setattr(control, name, bool(asked))
 
     def _update(self, step: int) -> None:
         """One optimizer step: gradients of all micro-batches, clip, step."""
@@ -299,14 +307,14 @@ class TrainingLoop:
     def _asked_to_stop(self) -> str | None:
         """Why the run shall stop, the same on every rank."""
         reason = self.stop.reason
-        if self.passes.accelerator.num_processes == 1:
+        if self.passes.ranks.size == 1:
             return reason
         (asked,) = self.passes.sum_over_ranks([0.0 if reason is None else 1.0])
         return (reason or "another rank was asked to") if asked else None
 
     def _gives_up_evaluating(self) -> bool:
         """Whether an evaluation ends early: one of several ranks has no say, for they do not count alike."""
-        return self.passes.accelerator.num_processes == 1 and self.stop.reason is not None
+        return self.passes.ranks.size == 1 and self.stop.reason is not None
 
     def _leave_if_asked(self) -> None:
         """Commit a checkpoint and end the run, where that was asked for.
@@ -331,9 +339,10 @@ class TrainingLoop:
             return
         if self.passes.method.scores_other_groups:
             return
-        reference.flush()
+        self.passes.flush()
         held_out = [] if self.evaluation is None else self.evaluation.groups
-        if reference.covers(self.groups) and reference.covers(held_out):
+        misses = not (reference.covers(self.groups) and reference.covers(held_out))
+        if not any(self.passes.ranks.agree([misses])):
             reference.unload()
 
     def save_now(self) -> None:
@@ -378,7 +387,7 @@ class TrainingLoop:
         """
         counters = self.counters
         steps = counters.steps_since_log - counters.skipped_since_log
-        means = self.sums.take_means(self.passes.accelerator) if steps else {"loss": counters.skipped_loss}
+        means = self.sums.take_means(self.passes.ranks) if steps else {"loss": counters.skipped_loss}
         counters.loss_sum += means["loss"] * steps if steps else 0.0
         counters.loss_steps += steps
         counters.steps_since_log = counters.skipped_since_log = 0

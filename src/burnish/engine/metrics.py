@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from burnish.batching.layout import MicroBatch
+from burnish.device.ranks import Ranks
 from burnish.scoring.scores import CompletionScores
 
 SumAndCount = tuple[Tensor, Tensor]
@@ -40,20 +40,27 @@ class MetricSums:
         return self._sums[name][0]
 
     def merge(self, other: MetricSums) -> None:
-        """Add all of another's sums and counts, and keep the further of each extreme."""
+        """Add all of another's sums and counts, and keep what is more extreme."""
         for name, pair in other._sums.items():
             held = self._sums.get(name)
             self._sums[name] = pair if held is None else held + pair
         self.add_extremes(other._extremes)
 
-    def take_means(self, accelerator: Any) -> dict[str, float]:
-        """Reduce over ranks, copy to the host in one piece, forget; names keep the order in which they came."""
-        if not self._sums:
+    def take_means(self, ranks: Ranks) -> dict[str, float]:
+        """Reduce over ranks, copy to the host in one piece, forget; names keep the order in which they came.
+
+        Ranks may hold different names (a metric that only some rows have); each is counted where it is.
+        """
+        names = list(dict.fromkeys(name for held in ranks.gather(list(self._sums)) for name in held))
+        if not names:
             return {}
-        packed = accelerator.reduce(torch.stack(list(self._sums.values())), reduction="sum").tolist()
-        means = {name: total / count if count else 0.0 for name, (total, count) in zip(self._sums, packed, strict=True)}
-        for name, value in self._extremes.items():
-            means[name] = float(_extreme(name, accelerator.gather(value[None])))
+        device = next((pair.device for pair in self._sums.values()), None)
+        nothing = torch.zeros(2, device=device)
+        packed = ranks.sum(torch.stack([self._sums.get(name, nothing) for name in names])).tolist()
+        means = {name: total / count if count else 0.0 for name, (total, count) in zip(names, packed, strict=True)}
+        extremes = ranks.gather({name: float(value) for name, value in self._extremes.items()})
+        for name in dict.fromkeys(name for held in extremes for name in held):
+            means[name] = float(_extreme(name, torch.tensor([held[name] for held in extremes if name in held])))
         self._sums, self._extremes = {}, {}
         return means
 

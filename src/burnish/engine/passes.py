@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from burnish.batching.layout import MicroBatch, lay_out, row_shape
 from burnish.batching.planner import MicroBatchPlan, StepPlan, plan_filled_rows, plan_packed_step, plan_step
+from burnish.batching.ranks import plan_ranks
 from burnish.data.groups import PromptGroup
+from burnish.device.ranks import Ranks
 from burnish.engine.coupling import Coupling, CouplingTable, find_coupling
 from burnish.engine.method import Method, MicroBatchLoss, StepPart
 from burnish.engine.metrics import MetricSums, scalar
@@ -67,8 +70,16 @@ class Cut:
     row_tokens: int | None = None
     """Most tokens of a padded row that several examples share; None gives each example its own row."""
 
-    def plan(self, indices: Sequence[int], groups: Sequence[PromptGroup]) -> StepPlan:
-        """Plan micro-batches for groups, given with their indices in the store."""
+    def plan(self, indices: Sequence[int], groups: Sequence[PromptGroup], ranks: Ranks | None = None) -> StepPlan:
+        """Plan this rank's micro-batches for groups of all ranks, given with their indices in the store."""
+        group_of = dict(zip(indices, groups, strict=True))
+        if ranks is None or ranks.size == 1:
+            return self._plan_rank(group_of, indices)
+        tokens = [group.num_tree_tokens if self.shared else group.num_tokens for group in groups]
+        return plan_ranks(indices, tokens, partial(self._plan_rank, group_of), ranks.size)[ranks.rank]
+
+    def _plan_rank(self, group_of: Mapping[int, PromptGroup], indices: Sequence[int]) -> StepPlan:
+        groups = [group_of[index] for index in indices]
         lengths = [group.num_tree_tokens for group in groups]
         if self.packed:
             return plan_packed_step(indices, lengths, self.max_tokens)
@@ -92,6 +103,7 @@ class Passes:
     accelerator: Any
     device: torch.device
     cut: Cut
+    ranks: Ranks = field(default_factory=Ranks)
     at_start: StartCheck | None = None
     """Sees the first training micro-batch of a fresh run, then is forgotten."""
     forked_rng: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -108,11 +120,10 @@ class Passes:
 
         Nothing but gradients, sums and caches changes: what it returns goes to `advance` if the step is taken.
         """
-        plan, group_of = self.cut.plan(indices, groups), dict(zip(indices, groups, strict=True)).__getitem__
+        plan, group_of = self.cut.plan(indices, groups, self.ranks), dict(zip(indices, groups, strict=True)).__getitem__
         coupling = find_coupling(self.method, indices, groups)
         value, scored = self._couple(coupling, plan, group_of, denominators)
         last = plan.micro_batches[-1]
-        num_ranks = self.accelerator.num_processes
         statistics: Tensor | None = None
         for micro in plan.micro_batches:
             with nullcontext() if micro is last else self.accelerator.no_sync(self.scorer):
@@ -121,9 +132,10 @@ class Passes:
                 outcome = self._outcome(scored, denominators, step)
                 scored = None
                 # Wrappers average gradients over ranks; the loss is already divided by the count over all ranks.
-                self.accelerator.backward(outcome.loss * num_ranks)
-            self._add(sums, outcome)
-            statistics = _added(statistics, outcome.statistics)
+                # A rank's filler has a backward pass, as others wait for it, and weighs nothing.
+                self.accelerator.backward(outcome.loss * (0.0 if micro.is_filler else float(self.ranks.size)))
+            self._add(sums, outcome, micro)
+            statistics = _added(statistics, outcome.statistics, weight=0.0 if micro.is_filler else 1.0)
         self._count_one_loss(sums)
         return TrainedStep(value, statistics)
 
@@ -146,7 +158,7 @@ class Passes:
         `gives_up` is asked before every micro-batch; False says that it ended the evaluation.
         """
         self.scorer.eval()
-        plan = self.cut.plan(range(len(groups)), groups)
+        plan = self.cut.plan(range(len(groups)), groups, self.ranks)
         coupling = find_coupling(self.method, range(len(groups)), groups)
         value, scored = self._couple(coupling, plan, groups.__getitem__, denominators)
         finished = True
@@ -157,7 +169,7 @@ class Passes:
             step = None if coupling is None else coupling.part(value, micro.groups, self.device)
             outcome = self._outcome(scored or self._score(micro, groups.__getitem__), denominators, step)
             scored = None
-            self._add(sums, outcome)
+            self._add(sums, outcome, micro)
             advance(len(micro.groups))
         self._count_one_loss(sums)
         self.flush()
@@ -170,15 +182,15 @@ class Passes:
     ) -> None:
         """Score groups with the reference alone, in the micro-batches that training or evaluation makes of them."""
         group_of = dict(zip(indices, groups, strict=True)).__getitem__
-        for micro in self.cut.plan(indices, groups).micro_batches:
-            self._score_with_reference([group_of(index) for index in micro.groups], micro.row_sizes)
+        for micro in self.cut.plan(indices, groups, self.ranks).micro_batches:
+            self._score_with_reference([group_of(index) for index in micro.groups], micro)
             advance(len(micro.groups))
         self.flush()
 
     def flush(self) -> None:
-        """Bring what the reference said to the host and into its cache; called where a copy is made anyway."""
+        """Bring what the reference said to the host and into all ranks' caches; called where a copy is made anyway."""
         if self.reference is not None:
-            self.reference.flush()
+            self.reference.exchange(self.ranks)
 
     def _couple(
         self, coupling: Coupling | None, plan: StepPlan, group_of: GroupOf, denominators: Mapping[str, float]
@@ -187,10 +199,10 @@ class Passes:
         if coupling is None:
             return None, None
         table = CouplingTable(len(coupling.groups))
-        if coupling.is_own and len(plan.micro_batches) == 1 and self.accelerator.num_processes == 1:
+        if coupling.is_own and len(plan.micro_batches) == 1 and self.ranks.size == 1:
             only = plan.micro_batches[0]
             scored = self._score(only, group_of)  # with gradient in training: no second forward
-            self._put(table, coupling.rows(only.groups, self.device), scored)
+            self._put(table, coupling.rows(only.groups, self.device), scored, only)
             return self.method.couple(table.gather(self._sum_over_ranks), denominators), scored
         self._score_first(coupling, plan, group_of, table)
         return self.method.couple(table.gather(self._sum_over_ranks), denominators), None
@@ -201,46 +213,49 @@ class Passes:
         with self.forked_rng():
             if coupling.is_own:
                 for micro in plan.micro_batches:
-                    self._put(table, coupling.rows(micro.groups, self.device), self._score(micro, group_of))
+                    self._put(table, coupling.rows(micro.groups, self.device), self._score(micro, group_of), micro)
                 return
-            for micro in self.cut.plan(range(len(coupling.groups)), coupling.groups).micro_batches:
+            for micro in self.cut.plan(range(len(coupling.groups)), coupling.groups, self.ranks).micro_batches:
                 rows = torch.tensor(micro.groups, dtype=torch.int64, device=self.device)
-                self._put(table, rows, self._score(micro, coupling.groups.__getitem__))
+                self._put(table, rows, self._score(micro, coupling.groups.__getitem__), micro)
 
     @torch.no_grad()
-    def _put(self, table: CouplingTable, rows: Tensor, scored: Scored) -> None:
-        table.put(rows, self.method.coupling_row(scored.scores, scored.reference, scored.batch))
+    def _put(self, table: CouplingTable, rows: Tensor, scored: Scored, micro: MicroBatchPlan) -> None:
+        values = self.method.coupling_row(scored.scores, scored.reference, scored.batch)
+        # The rows of a filler are another rank's to write, or have been written.
+        table.put(rows[:0], values[:0]) if micro.is_filler else table.put(rows, values)
 
     def _sum_over_ranks(self, values: Tensor) -> Tensor:
-        return self.accelerator.reduce(values, reduction="sum")
+        return self.ranks.sum(values)
 
     def sum_over_ranks(self, values: Sequence[Tensor | float]) -> list[float]:
         """Numbers of each rank added up, on the host; every rank calls it with as many."""
         packed = torch.stack([torch.as_tensor(value, dtype=torch.float32, device=self.device) for value in values])
-        return self.accelerator.reduce(packed, reduction="sum").tolist()
+        return self.ranks.sum(packed).tolist()
 
-    def _add(self, sums: MetricSums, outcome: MicroBatchLoss) -> None:
-        sums.add({"loss": (outcome.loss, scalar(0.0, self.device)), **outcome.metrics})
-        sums.add_extremes(outcome.extremes)
+    def _add(self, sums: MetricSums, outcome: MicroBatchLoss, micro: MicroBatchPlan) -> None:
+        if not micro.is_filler:
+            sums.add({"loss": (outcome.loss, scalar(0.0, self.device)), **outcome.metrics})
+            sums.add_extremes(outcome.extremes)
 
     def _count_one_loss(self, sums: MetricSums) -> None:
         """The shares of all micro-batches and ranks make one loss."""
-        sums.add({"loss": (scalar(0.0, self.device), scalar(1.0 / self.accelerator.num_processes, self.device))})
+        sums.add({"loss": (scalar(0.0, self.device), scalar(1.0 / self.ranks.size, self.device))})
 
     def _score(self, micro: MicroBatchPlan, group_of: GroupOf) -> Scored:
         # Before the policy's forward, so that the reference's activations never meet the policy's graph.
         groups = [group_of(index) for index in micro.groups]
-        batch, reference = self._score_with_reference(groups, micro.row_sizes)
+        batch, reference = self._score_with_reference(groups, micro)
         return Scored(batch, self.scorer(batch), reference)
 
     def _score_with_reference(
-        self, groups: Sequence[PromptGroup], row_sizes: Sequence[int] | None
+        self, groups: Sequence[PromptGroup], micro: MicroBatchPlan
     ) -> tuple[MicroBatch, CompletionScores | None]:
-        batch = self._lay_out(groups, row_sizes)
+        batch = self._lay_out(groups, micro.row_sizes)
         if self.reference is None:
             return batch, None
         with self.accelerator.autocast():
-            return batch, self.reference.score(batch, groups, self._lay_out)
+            return batch, self.reference.score(batch, groups, self._lay_out, keep=not micro.is_filler)
 
     def _outcome(self, scored: Scored, denominators: Mapping[str, float], step: StepPart | None) -> MicroBatchLoss:
         outcome = self.method.loss(scored.scores, scored.reference, scored.batch, denominators, step)
@@ -255,7 +270,8 @@ class Passes:
         return batch.to(self.device)
 
 
-def _added(total: Tensor | None, more: Tensor | None) -> Tensor | None:
+def _added(total: Tensor | None, more: Tensor | None, *, weight: float) -> Tensor | None:
     if more is None:
         return total
+    more = more * weight
     return more.detach() if total is None else total + more.detach()

@@ -7,9 +7,10 @@ samples.jsonl, rejected_rows.jsonl, checkpoints/, model/; and .lock while a run 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -44,6 +45,15 @@ class RunDir:
         self._made: list[Path] = []
         self._doomed: dict[Path, tuple[int, int]] = {}
         self._is_fresh = False
+        self.is_writer = True
+        """False on ranks that follow the one which owns the folder: whatever they are told to write is left to it."""
+
+    @classmethod
+    def follow(cls, path: str | Path) -> RunDir:
+        """The folder of a run that rank 0 has made and writes; this process only reads it."""
+        run_dir = cls(path)
+        run_dir.is_writer = False
+        return run_dir
 
     @classmethod
     def create(cls, output_dir: str | Path, *, overwrite: bool = False, resume: str | bool | None = None) -> RunDir:
@@ -123,17 +133,33 @@ class RunDir:
         """
         self._write("run.yaml", yaml.safe_dump(redact_values(to_plain(settings)), sort_keys=False, allow_unicode=True))
 
+    def write_data_report(self, report: Mapping[str, Any]) -> None:
+        """Write data_report.json.
+
+        Raises:
+            IntegrityError: the disk refused, or the folder has vanished.
+        """
+        self._write("data_report.json", dump_json(report, indent=1) + "\n")
+
+    def append_samples(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Append completions to samples.jsonl."""
+        if self.is_writer:
+            with self.samples.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Append one record to metrics.jsonl; it should have `step` and `kind`.
 
         Raises:
             IntegrityError: the disk refused, or the folder has vanished.
         """
-        self.metrics.append(record)
+        if self.is_writer:
+            self.metrics.append(record)
 
     def cut_metrics(self, step: int, *, offset: int | None = None) -> None:
         """Remove the records after a checkpoint; `offset` is its `metrics_bytes`. Step 0 without it removes all."""
-        self.metrics.cut(step, offset=offset)
+        if self.is_writer:
+            self.metrics.cut(step, offset=offset)
 
     def clear_earlier_run(self) -> None:
         """Remove the run that --overwrite gave up, except for files that this run has replaced already.
@@ -173,6 +199,8 @@ class RunDir:
                 folder.rmdir()
 
     def _write(self, name: str, text: str) -> None:
+        if not self.is_writer:
+            return
         self.clear_earlier_run()
         try:
             replace_file(self.path / name, text.encode())

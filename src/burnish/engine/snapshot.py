@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from burnish.device.pick import Device
-from burnish.device.rng import device_rng_state, set_device_rng_state
+from burnish.device.ranks import Ranks
+from burnish.device.rng import device_rng_state, seed_everything, set_device_rng_state
 from burnish.engine.checkpoint import (
     CheckpointState,
     load_optimizer_tensors,
@@ -20,6 +21,7 @@ from burnish.engine.checkpoint import (
     restore_rng,
 )
 from burnish.engine.loop import Counters, TrainingLoop
+from burnish.engine.metrics import MetricSums
 from burnish.engine.tensor_files import copy_tensors
 from burnish.errors import IntegrityError
 
@@ -35,12 +37,14 @@ def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def capture(loop: TrainingLoop, model: nn.Module, device: Device) -> CheckpointState:
-    """Collect everything that the rest of the run depends on."""
+    """Collect everything that the rest of the run depends on; of all ranks, and on each of them."""
+    ranks = loop.passes.ranks
     rng = pack_rng()
     device_state = device_rng_state(device)
     if device_state is not None:
         rng[DEVICE_RNG] = device_state
     named = trainable_tensors(model)
+    own = {f"rng-{ranks.rank}": rng, _sums_name(ranks.rank): _on_host(loop.sums.tensors())}
     return CheckpointState(
         step=loop.counters.step,
         counters={
@@ -54,11 +58,11 @@ def capture(loop: TrainingLoop, model: nn.Module, device: Device) -> CheckpointS
         tensors={
             "model": named,
             "optimizer": optimizer_tensors(loop.optimizer, named),
-            "rng-0": rng,
-            "metric-sums": loop.sums.tensors(),
+            **{name: tensors for parts in ranks.gather(own) for name, tensors in parts.items()},
             **_reference_scores(loop),
             **_running_state(loop),
         },
+        world_size=ranks.size,
     )
 
 
@@ -85,7 +89,7 @@ def restore(loop: TrainingLoop, model: nn.Module, device: Device, state: Checkpo
     loop.callbacks.restore(state.counters["callbacks"])
     loop.callbacks.state.log_history = list(state.counters["log_history"])
     loop.callbacks.state.best_metric, loop.callbacks.state.best_global_step = loop.best.value, loop.best.step
-    loop.sums.restore(state.tensors.get("metric-sums", {}), device.torch_device)
+    loop.sums.restore(_own_sums(loop.passes.ranks, state), device.torch_device)
     loop.passes.method.load_state_tensors(state.tensors.get(METHOD, {}))
     loop.last_saved_step = loop.counters.step
     if loop.passes.reference is not None:
@@ -93,12 +97,38 @@ def restore(loop: TrainingLoop, model: nn.Module, device: Device, state: Checkpo
     if loop.passes.reference is not None and REFERENCE_SCORES in state.tensors:
         scores = state.tensors[REFERENCE_SCORES]
         loop.passes.reference.store.restore({name: tensor.numpy() for name, tensor in scores.items()})
-    if "rng-0" in state.tensors:
-        _restore_random_states(state.tensors["rng-0"], device)
+    _restore_rng(loop, device, state)
 
 
-def _restore_random_states(saved: Mapping[str, Tensor], device: Device) -> None:
-    rng = dict(saved)
+def _on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.cpu() for name, tensor in tensors.items()}
+
+
+def _sums_name(rank: int) -> str:
+    return f"metric-sums-{rank}" if rank else "metric-sums"
+
+
+def _own_sums(ranks: Ranks, state: CheckpointState) -> dict[str, Tensor]:
+    """This rank's metric sums; where there were other ranks, rank 0 goes on from the sums of all."""
+    if state.world_size == ranks.size:
+        return state.tensors.get(_sums_name(ranks.rank), {})
+    total = MetricSums()
+    for rank in range(state.world_size if ranks.is_main else 0):
+        part = MetricSums()
+        part.restore(state.tensors.get(_sums_name(rank), {}), torch.device("cpu"))
+        total.merge(part)
+    return total.tensors()
+
+
+def _restore_rng(loop: TrainingLoop, device: Device, state: CheckpointState) -> None:
+    """This rank's random states; where there were other ranks, dropout draws from new ones (seed, step, rank)."""
+    ranks = loop.passes.ranks
+    if state.world_size != ranks.size:
+        seed_everything(loop.settings.seed + 1_000_003 * state.step + ranks.rank)
+        return
+    if f"rng-{ranks.rank}" not in state.tensors:
+        return
+    rng = dict(state.tensors[f"rng-{ranks.rank}"])
     device_state = rng.pop(DEVICE_RNG, None)
     restore_rng(rng)
     if device_state is not None:

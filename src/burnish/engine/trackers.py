@@ -38,3 +38,10 @@ def start_trackers(accelerator: Any, *, project: str, run_name: str, settings: M
     run_name = redact(run_name)
     named = {"wandb": {"name": run_name}, "swanlab": {"experiment_name": run_name}, "trackio": {"name": run_name}}
     accelerator.init_trackers(project, config=plain, init_kwargs=named)
+
+
+def finish_trackers(accelerator: Any) -> None:
+    """Close the trackers. Accelerate's end_training would close the process group too, which saving still needs."""
+    if accelerator.is_main_process:
+        for tracker in accelerator.trackers:
+            tracker.finish()

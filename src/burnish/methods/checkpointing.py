@@ -46,6 +46,8 @@ class RunCheckpoints:
     def save(self) -> None:
         """Write a checkpoint of the loop as it stands; with --async_save it is written after this returns.
 
+        Every rank calls it, and rank 0 writes.
+
         Raises:
             IntegrityError: it could not be written, or the one before could not.
         """
@@ -53,6 +55,8 @@ class RunCheckpoints:
         state = capture(loop, self.session.model, self.session.device)
         state.fingerprints = self._fingerprints()
         state.settings = redact_values(asdict(self.args))
+        if not self.session.ranks.is_main:
+            return
         healthy = self._is_healthy(state)
         self.loop.saving.wait()
         if not self.args.async_save:
@@ -70,8 +74,7 @@ class RunCheckpoints:
     def resume_or_start(self) -> None:
         """Restore the checkpoint that was asked for, or begin afresh with the check at step 0."""
         asked = self.args.resume_from_checkpoint
-        allow_lost = self.args.allow_partial_resume
-        state = None if asked is None else pick_checkpoint(self.run_dir, asked, allow_lost=allow_lost)
+        state = None if asked is None else self._pick(asked)
         if state is None:
             self._start()
         else:
@@ -81,6 +84,7 @@ class RunCheckpoints:
     def finish(self) -> None:
         """Wait for the last save, and load the best weights where the settings ask for them."""
         self.loop.saving.wait()
+        self.session.ranks.wait()  # rank 0 has committed what the others may read
         self.load_best()
 
     def load_best(self) -> None:
@@ -128,6 +132,16 @@ class RunCheckpoints:
         kept = saves if self.args.save_total_limit is None else min(saves, self.args.save_total_limit + 1)
         check_space(self.run_dir, kept * size + trainable)
         self.loop.stop.note_time("save", size / SLOW_DISK_BYTES_A_SECOND)
+
+    def _pick(self, asked: str) -> CheckpointState | None:
+        """The checkpoint to resume: rank 0 chooses and verifies it, the others read the same one."""
+        ranks, allow_lost = self.session.ranks, self.args.allow_partial_resume
+        if not ranks.is_main:
+            path = ranks.share(None)
+            return None if path is None else load_checkpoint(path, verify="size", allow_lost=allow_lost)
+        state = pick_checkpoint(self.run_dir, asked, allow_lost=allow_lost)
+        ranks.share(None if state is None else state.path)
+        return state
 
     def _start(self) -> None:
         self.run_dir.cut_metrics(0)

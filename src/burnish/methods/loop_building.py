@@ -118,6 +118,7 @@ def _build_passes(session: Session, method: Method) -> Passes:
         device=session.device.torch_device,
         cut=session.cut,
         forked_rng=partial(forked_rng, session.device),
+        ranks=session.ranks,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import nn
 from burnish.batching.sampler import StepSampler
 from burnish.console import notice
 from burnish.data.audit import note_shared_prompts
+from burnish.data.followers import prepare_once
 from burnish.data.prepare import GroupKind, Prepared, data_cache_dir, prepare_groups
 from burnish.data.sources import find_eval_rows, load_rows, rows_of
 from burnish.device.fused.fuse import fuse_operators
@@ -21,6 +22,7 @@ from burnish.device.launch import build_accelerator
 from burnish.device.memory import total_memory_bytes
 from burnish.device.pick import Device, pick_device
 from burnish.device.precision import Precision, choose_precision
+from burnish.device.ranks import Ranks, join_ranks
 from burnish.device.rng import forked_rng, seed_everything, use_deterministic_kernels
 from burnish.engine.method import Method
 from burnish.engine.passes import Cut
@@ -71,6 +73,7 @@ class Session:
     sampler: StepSampler
     scoring: ScoringChoice
     cut: Cut
+    ranks: Ranks
     fingerprints: dict[str, str] = field(default_factory=dict)
 
 
@@ -164,8 +167,9 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     """Build all parts, data before the device is touched."""
     check_trackers(config.report_to)
     tokenizer: Any = inputs.tokenizer or load_tokenizer(config, config)
-    rejected = None if run_path is None else run_path / "rejected_rows.jsonl"
-    train, evaluation = prepare_data(config, inputs, tokenizer, kind, rejected)
+    ranks = join_ranks()
+    rejected = None if run_path is None or not ranks.is_main else run_path / "rejected_rows.jsonl"
+    train, evaluation = prepare_once(ranks, lambda: prepare_data(config, inputs, tokenizer, kind, rejected))
     method.see_data(train.groups)
     for prepared in (train, evaluation):
         if prepared is not None:
@@ -177,6 +181,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     notice(f"device: {device.reason}; precision: {precision.name} ({precision.reason})")
     if device.settings:
         notice(device.settings)
+    ranks.connect(device)
     accelerator = build_accelerator(device, precision, **tracker_options(config.report_to, run_path or Path()))
     is_given = method.needs_reference and has_given_reference(config, train, evaluation)
     loads_reference = method.needs_reference and not is_given
@@ -185,10 +190,12 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     for prepared in (train, evaluation):
         if prepared is not None:
             check_vocabulary(prepared.groups.highest_id, num_embeddings(policy), tokenizer)
+    check_equal_on_all_ranks(ranks, {"data": train.groups.fingerprint, **fingerprints})
     policy.to(device.torch_device)
     fused = _fuse(config, device, policy, other)
     scorer = method.build_scorer(policy, token_metrics=config.token_metrics)
-    sampler = StepSampler(len(train.groups), global_batch_size(config), config.seed, config.train_sampling_strategy)
+    batch_size = global_batch_size(config, ranks.size)
+    sampler = StepSampler(len(train.groups), batch_size, config.seed, config.train_sampling_strategy)
     scoring = _choose_scoring(config, scorer, train, sampler, tokenizer.pad_token_id, device)
     scorer.head_path = scoring.head_path
     reference = GivenReference() if is_given else None
@@ -200,6 +207,8 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         identity |= {"rows": "packed"} if scoring.packed else {}
         identity |= {"fused": " ".join(fused)} if fused else {}
         reference = build_reference(config, scorer, other, known, identity)
+    if ranks.rank:
+        seed_everything(config.seed + ranks.rank)  # weights are made; from here on, each rank draws its own dropout
     max_tokens = config.max_tokens_per_micro_batch or default_max_tokens(device)
     return Session(
         device=device,
@@ -214,6 +223,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         sampler=sampler,
         scoring=scoring,
         cut=_choose_cut(config, scoring, tokenizer.pad_token_id, max_tokens),
+        ranks=ranks,
         fingerprints=fingerprints,
     )
 
@@ -257,6 +267,21 @@ def _fuse(config: Any, device: Device, policy: nn.Module, other: nn.Module | Non
     if fused:
         notice(f"fused operators: {', '.join(fused)} (--fused_operators none turns them off)")
     return fused
+
+
+def check_equal_on_all_ranks(ranks: Ranks, fingerprints: Mapping[str, str]) -> None:
+    """Refuse ranks that hold other data or weights: machines with folders of their own, of which one is stale.
+
+    Raises:
+        ConfigError: names what differs, and where.
+    """
+    for rank, other in enumerate(ranks.gather(dict(fingerprints))):
+        for name in fingerprints:
+            if other[name] != fingerprints[name]:
+                raise ConfigError(
+                    f"rank {rank} has another {name.replace('_', ' ')} than rank {ranks.rank}: {other[name][:12]} and "
+                    f"{fingerprints[name][:12]}.\nGive all machines the same files."
+                )
 
 
 def default_max_tokens(device: Device) -> int:

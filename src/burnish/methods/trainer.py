@@ -16,12 +16,12 @@ from torch import nn
 
 from burnish.console import disable_bars
 from burnish.data.prepare import GroupKind
-from burnish.engine.commit import replace_file
+from burnish.device.ranks import join_ranks
 from burnish.engine.loop import TrainingLoop
 from burnish.engine.method import Method
 from burnish.engine.plan import RunPlan
 from burnish.engine.run_dir import RunDir
-from burnish.engine.trackers import start_trackers
+from burnish.engine.trackers import finish_trackers, start_trackers
 from burnish.errors import BurnishError, ConfigError, IntegrityError, Preempted
 from burnish.methods.checkpointing import RunCheckpoints
 from burnish.methods.describe import changed_settings, default_output_dir, describe_run, last_metrics
@@ -140,9 +140,15 @@ class Trainer(ABC):
         """Claim the output folder, before anything is loaded."""
         if self.run_dir is not None or self.args.dry_run:
             return
-        if self.args.output_dir is None:
-            self.args.output_dir = default_output_dir(self.method.name, self.args.model_name_or_path)
-        self.run_dir = RunDir.create(self.args.output_dir, overwrite=self.args.overwrite, resume=resume)
+        claimed: list[RunDir] = []
+
+        def claim() -> str:
+            name = self.args.output_dir or default_output_dir(self.method.name, self.args.model_name_or_path)
+            claimed.append(RunDir.create(name, overwrite=self.args.overwrite, resume=resume))
+            return str(name)
+
+        self.args.output_dir = join_ranks().once("run directory", claim)
+        self.run_dir = claimed[0] if claimed else RunDir.follow(self.args.output_dir)
 
     def plan(self) -> RunPlan:
         """What the run will do, in numbers."""
@@ -175,7 +181,7 @@ class Trainer(ABC):
                 self._write_ending(run_dir, loop.counters.step, error)
                 raise
             finally:
-                self.accelerator.end_training()
+                finish_trackers(self.accelerator)
             self._is_unfinished = False
             run_dir.write_state("done", loop.counters.step, 0)
         return TrainOutput(loop.counters.step, summary["train_loss"], summary)
@@ -183,8 +189,7 @@ class Trainer(ABC):
     def _write_beginning(self, run_dir: RunDir, step: int) -> None:
         """Put into the run directory what is known before the first step, and open the trackers."""
         self._has_begun = True
-        report = json.dumps(self._data_report(), indent=1, ensure_ascii=False) + "\n"
-        replace_file(run_dir.data_report, report.encode())
+        run_dir.write_data_report(self._data_report())
         run_dir.write_settings(asdict(self.args))
         run_dir.write_state("running", step)
         run_name = self.args.run_name or run_dir.path.name
@@ -223,6 +228,8 @@ class Trainer(ABC):
                 "save_model(folder)."
             )
         folder = self._claimed().model_dir if output_dir is None else Path(output_dir)
+        if not self.session.ranks.is_main:
+            return folder
         card = model_card(
             base_model=self.args.model_name_or_path or getattr(self.model, "name_or_path", None),
             method=self.method.name,
@@ -235,7 +242,9 @@ class Trainer(ABC):
         return folder
 
     def log_metrics(self, split: str, metrics: dict[str, float]) -> None:
-        """Print metrics of a split, one a line."""
+        """Print metrics of a split, one a line, on rank 0."""
+        if not self.session.ranks.is_main:
+            return
         print(f"***** {split} metrics *****")
         for name, value in sorted(metrics.items()):
             print(f"  {name:<30} = {value:.6g}")
@@ -243,15 +252,18 @@ class Trainer(ABC):
     def save_metrics(self, split: str, metrics: dict[str, float]) -> None:
         """Write metrics of a split to <split>_results.json in the run directory."""
         path = self._claimed().path / f"{split}_results.json"
-        path.write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n")
+        if self.session.ranks.is_main:
+            path.write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n")
 
     def push_to_hub(self, *_: Any, **__: Any) -> None:
         """Refused: burnish uploads nothing."""
         raise ConfigError("push_to_hub: burnish uploads nothing. Use `hf upload NAME FOLDER` on the model folder.")
 
     def sample(self, phase: str) -> list[dict[str, Any]]:
-        """Answer the first held-out prompts, and keep the answers in samples.jsonl under the phase's name."""
+        """Answer the first held-out prompts on rank 0, and keep the answers in samples.jsonl under the phase's name."""
         session, count = self.session, self.args.num_samples
+        if not session.ranks.is_main:
+            return []
         groups = (session.evaluation or session.train).groups
         prompted = (number for number, length in enumerate(groups.prompt_lengths) if length > 1)  # texts have no prompt
         prompts = [groups[number].prompt_ids.tolist() for number in islice(prompted, count)]
@@ -264,8 +276,7 @@ class Trainer(ABC):
             {"phase": phase, "step": self.loop.counters.step, "prompt": session.tokenizer.decode(ids), "reply": reply}
             for ids, reply in zip(prompts, replies, strict=True)
         ]
-        with self._claimed().samples.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        self._claimed().append_samples(records)
         return records
 
     def close(self) -> None:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from burnish.batching.layout import MicroBatch
 from burnish.data.groups import PromptGroup
-from burnish.models.logp_store import LogpStore, group_keys
+from burnish.device.ranks import Ranks
+from burnish.models.logp_store import Logps, LogpStore, group_keys
 from burnish.models.reference import ReferenceProvider
 from burnish.scoring.scores import CompletionScores, join_scores
 
@@ -35,10 +36,16 @@ class CachedReference:
         self.starts_as_policy = starts_as_policy
         self._pending: list[tuple[list[bytes], list[int], Tensor]] = []
         self._pending_keys: set[bytes] = set()
+        self._unshared: list[tuple[bytes, Logps]] = []
 
     @torch.no_grad()
     def score(
-        self, batch: MicroBatch, groups: Sequence[PromptGroup], lay_out: Callable[[list[PromptGroup]], MicroBatch]
+        self,
+        batch: MicroBatch,
+        groups: Sequence[PromptGroup],
+        lay_out: Callable[[list[PromptGroup]], MicroBatch],
+        *,
+        keep: bool = True,
     ) -> CompletionScores:
         """Score a micro-batch.
 
@@ -46,6 +53,7 @@ class CachedReference:
             batch: on the device.
             groups: its groups, in order.
             lay_out: builds a micro-batch on the device from some of them.
+            keep: False leaves the store to the rank whose groups these are.
         """
         keys = [group_keys(group) for group in groups]
         if any(key in self._pending_keys for group in keys for key in group):
@@ -57,18 +65,33 @@ class CachedReference:
             raise KeyError("a completion is not in the cache, and the reference has been unloaded")
         if len(missing) == len(groups):
             scores = self.live.score(batch)
-            self._remember(keys, groups, scores.token_logps)
+            if keep:
+                self._remember(keys, groups, scores.token_logps)
             return scores
         rest = [groups[i] for i in missing]
         fresh = self.live.score(lay_out(rest)).token_logps
-        self._remember([keys[i] for i in missing], rest, fresh)
+        if keep:
+            self._remember([keys[i] for i in missing], rest, fresh)
         return _scores_of(self._merge(keys, groups, set(missing), fresh), batch)
 
     def flush(self) -> None:
         """Copy what was scored to the host and into the store."""
         pending, self._pending, self._pending_keys = self._pending, [], set()
         for keys, sizes, values in pending:
-            self.store.add(zip(keys, np.split(values.cpu().numpy(), np.cumsum(sizes)[:-1]), strict=True))
+            records = list(zip(keys, np.split(values.cpu().numpy(), np.cumsum(sizes)[:-1]), strict=True))
+            self._unshared.extend(records)
+            self.store.add(records)
+
+    def exchange(self, ranks: Ranks) -> None:
+        """Flush, and give all ranks what each has scored since the last time, so that nothing is scored twice.
+
+        Every rank calls it at the same point. Each writes to the disk what it has scored itself.
+        """
+        self.flush()
+        unshared, self._unshared = self._unshared, []
+        for rank, records in enumerate(ranks.gather(unshared)):
+            if rank != ranks.rank:
+                self.store.add(records, on_disk=False)
 
     def covers(self, groups: Iterable[PromptGroup]) -> bool:
         """Whether every completion of these groups is in the store."""

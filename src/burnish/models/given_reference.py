@@ -20,7 +20,12 @@ class GivenReference(CachedReference):
         super().__init__(None, LogpStore(None), starts_as_policy=False)
 
     def score(
-        self, batch: MicroBatch, groups: Sequence[PromptGroup], lay_out: Callable[[list[PromptGroup]], MicroBatch]
+        self,
+        batch: MicroBatch,
+        groups: Sequence[PromptGroup],
+        lay_out: Callable[[list[PromptGroup]], MicroBatch],
+        *,
+        keep: bool = True,
     ) -> CompletionScores:
         """Score a micro-batch; there are no values of single tokens."""
         logps = [logp for group in groups for logp in group.ref_logps or ()]

@@ -73,14 +73,14 @@ class LogpStore:
         """The values of a completion, or None."""
         return self._values.get(key)
 
-    def add(self, records: Iterable[tuple[bytes, Logps]]) -> None:
-        """Keep values, on disk too; keys that are there already are left as they are.
+    def add(self, records: Iterable[tuple[bytes, Logps]], *, on_disk: bool = True) -> None:
+        """Keep values, on disk too unless another process writes them there; keys that are known are left as they are.
 
         A disk that refuses costs the cache, not the run: values stay in memory.
         """
         fresh = [(key, np.asarray(values, dtype=np.float32)) for key, values in records if key not in self._values]
         self._values.update(fresh)
-        if self._folder is None or not fresh:
+        if self._folder is None or not fresh or not on_disk:
             return
         try:
             self._append(self._folder / self._file, fresh)
