@@ -57,7 +57,7 @@ class Sizes:
         return self.vocabulary_pairs if part.large_vocabulary else self.pairs
 
 
-FULL = Sizes(8, 4, 2, 3, 2000, 2, 5e-7)
+FULL = Sizes(8, 4, 2, 3, 8000, 2, 5e-7)
 QUICK = Sizes(2, 2, 2, 1, 500, 2, 5e-7)
 
 

@@ -124,6 +124,10 @@ def _render_alike(tokenizer: PreTrainedTokenizerBase, alike: list[Conversation])
 
 def _apply(tokenizer: PreTrainedTokenizerBase, alike: list[Conversation]) -> list[str]:
     first = alike[0]
+    if not first.tools and not first.template_kwargs and all(map(_is_plain, alike)):
+        direct = _compiled(tokenizer)
+        if direct is not None:
+            return _render_plain(direct, tokenizer, alike)
     rendered: Any = tokenizer.apply_chat_template(
         [conversation.messages for conversation in alike],
         tools=first.tools or None,
@@ -132,3 +136,32 @@ def _apply(tokenizer: PreTrainedTokenizerBase, alike: list[Conversation]) -> lis
         **first.template_kwargs,
     )
     return rendered
+
+
+def _is_plain(conversation: Conversation) -> bool:
+    """Whether messages hold a role and a text and nothing else, so that transformers would change nothing of them."""
+    return all(
+        len(message) == 2 and type(message.get("role")) is str and type(message.get("content")) is str
+        for message in conversation.messages
+    )
+
+
+def _compiled(tokenizer: PreTrainedTokenizerBase) -> Any | None:
+    """Return the compiled chat template, or None where this version of transformers has no such function.
+
+    transformers copies, checks and converts each conversation before it renders it, which takes longer than rendering.
+    """
+    from transformers.utils import chat_template_utils
+
+    compile_template = getattr(chat_template_utils, "_compile_jinja_template", None)
+    return None if compile_template is None else compile_template(tokenizer.get_chat_template())
+
+
+def _render_plain(template: Any, tokenizer: PreTrainedTokenizerBase, alike: list[Conversation]) -> list[str]:
+    fixed = {
+        **tokenizer.special_tokens_map,
+        "tools": None,
+        "documents": None,
+        "add_generation_prompt": alike[0].add_generation_prompt,
+    }
+    return [template.render(messages=conversation.messages, **fixed) for conversation in alike]

@@ -6,16 +6,17 @@ tokenizer's ids on a sample of the texts: the first ones before anything is kept
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 FIRST_SAMPLE = 200
 """Texts that are compared before fastokens is trusted."""
-SAMPLE_EVERY = 100
+SAMPLE_EVERY = 200
 """One of so many later texts is compared."""
 
 BatchTokenizer = Callable[[Sequence[str], bool], list[list[int]]]
@@ -66,9 +67,12 @@ class CheckedFastTokenizer:
             FastTokensDiffer: a text of the sample has other ids.
         """
         flat, offsets = self._fast.encode_batch_flat(list(texts), add_special_tokens)
-        ids = np.frombuffer(flat, np.uint32).tolist()
-        ends = np.frombuffer(offsets, np.uint64).tolist()
-        result = [ids[start:end] for start, end in pairwise(ends)]
+        ids = array("i")
+        ids.frombytes(flat)
+        # Slices of an array are compact, and are sliced, joined and compared like lists.
+        result = [
+            cast("list[int]", ids[start:end]) for start, end in pairwise(np.frombuffer(offsets, np.uint64).tolist())
+        ]
         self._compare(texts, result, add_special_tokens)
         return result
 
@@ -78,5 +82,5 @@ class CheckedFastTokenizer:
         self._seen += len(texts)
         expected = self._exact([texts[n] for n in sample], add_special_tokens)
         for n, exact in zip(sample, expected, strict=True):
-            if exact != ids[n]:
+            if exact != list(ids[n]):
                 raise FastTokensDiffer(texts[n])

@@ -150,7 +150,8 @@ class ExampleEncoder:
             None if spans is None else _mask(whole, spans, self._tokenizer)[len(head) + length :]
             for whole, spans in zip(text.whole, text.spans, strict=True)
         ]
-        encoded = Encoded(head + prompt_tail[:length], [tail[length:] for tail in whole_tails], masks, set(text.notes))
+        prompt = head + prompt_tail[:length] if head else prompt_tail[:length]
+        encoded = Encoded(prompt, [tail[length:] for tail in whole_tails], masks, set(text.notes))
         if length < len(prompt_tail) and text.begins_with_assistant:
             alike = all(whole.startswith(text.prompt) for whole in text.whole)
             encoded.notes.add("prompt_merged" if alike else "prompt_not_prefix")
