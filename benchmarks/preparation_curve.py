@@ -70,17 +70,18 @@ def measure(model: Path, data: Path, backend: Any) -> dict[str, Any]:
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     settings = DataSettings(dataset_name=str(data), tokenizer_backend=backend)
-    before, seconds = peak_bytes(), []
+    before, seconds, tokens = peak_bytes(), [], 0
     with tempfile.TemporaryDirectory() as cache:
         for _ in range(2):
             began = time.perf_counter()
             prepared = prepare_groups(load_rows(settings), tokenizer, settings, cache_dir=Path(cache))
             seconds.append(time.perf_counter() - began)
+            tokens = int(prepared.groups.num_tokens.sum())
     return {
         "seconds": seconds[0],
         "cached_seconds": seconds[1],
         "more_bytes": peak_bytes() - before,
-        "tokens": int(prepared.groups.num_tokens.sum()),
+        "tokens": tokens,
     }
 
 
