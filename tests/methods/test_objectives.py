@@ -75,7 +75,7 @@ def one_step(passes: Passes, groups: list[PromptGroup]) -> tuple[torch.Tensor, d
     """Gradient and metrics of one step, which the method's running state takes in."""
     sums = MetricSums()
     passes.advance(passes.train(range(len(groups)), groups, passes.method.denominators(groups), sums))
-    return gradients(passes.scorer), sums.take_means(passes.accelerator)
+    return gradients(passes.scorer), sums.take_means(passes.ranks)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -182,5 +182,5 @@ def test_aot_in_evaluation_sorts_the_whole_held_out_set() -> None:
     for max_tokens in CUTS.values():
         passes, sums = build_passes(SETTINGS["aot"], max_tokens), MetricSums()
         passes.evaluate(groups, passes.method.denominators(groups), sums, lambda _: None)
-        losses.append(sums.take_means(passes.accelerator)["loss"])
+        losses.append(sums.take_means(passes.ranks)["loss"])
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
