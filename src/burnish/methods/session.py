@@ -19,7 +19,7 @@ from burnish.data.prepare import GroupKind, Prepared, data_cache_dir, prepare_gr
 from burnish.data.sources import find_eval_rows, load_rows, rows_of
 from burnish.device.fused.fuse import fuse_operators
 from burnish.device.launch import build_accelerator
-from burnish.device.memory import total_memory_bytes
+from burnish.device.memory import keep_freed_memory, total_memory_bytes
 from burnish.device.pick import Device, pick_device
 from burnish.device.precision import Precision, choose_precision
 from burnish.device.ranks import Ranks, join_ranks
@@ -31,6 +31,7 @@ from burnish.errors import ConfigError, DataError
 from burnish.methods.reference import build_reference
 from burnish.models.adapters import add_adapter, has_adapter, keep_start
 from burnish.models.cached_reference import CachedReference
+from burnish.models.cpu_layers import speed_up_layers
 from burnish.models.fingerprint import weights_fingerprint
 from burnish.models.given_reference import GivenReference
 from burnish.models.load import disable_dropout, load_causal_lm
@@ -38,8 +39,8 @@ from burnish.models.tokenizer import check_vocabulary, load_tokenizer
 from burnish.scoring.scorer import Scorer, unwrap_adapter
 from burnish.scoring.self_check import ScoringChoice, choose_scoring
 
-CPU_TOKENS = 2048
-"""Tokens of a micro-batch on the CPU: enough for its matrix products, little enough for its memory."""
+CPU_TOKENS = 1024
+"""Tokens of a micro-batch on the CPU: its matrix products gain nothing from more, and its memory would."""
 ACCELERATOR_TOKENS_A_GIB = 512
 """Tokens of a micro-batch for each GiB of an accelerator's memory."""
 
@@ -193,6 +194,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     check_equal_on_all_ranks(ranks, {"data": train.groups.fingerprint, **fingerprints})
     policy.to(device.torch_device)
     fused = _fuse(config, device, policy, other)
+    has_fast_layers = config.fused_layers and not device.is_accelerator and _speed_up(policy, other)
     scorer = method.build_scorer(policy, token_metrics=config.token_metrics)
     batch_size = global_batch_size(config, ranks.size)
     sampler = StepSampler(len(train.groups), batch_size, config.seed, config.train_sampling_strategy)
@@ -206,6 +208,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         identity = {"weights": weights, "precision": precision.name, "device": device.kind}
         identity |= {"rows": "packed"} if scoring.packed else {}
         identity |= {"fused": " ".join(fused)} if fused else {}
+        identity |= {"layers": "fused"} if has_fast_layers else {}
         reference = build_reference(config, scorer, other, known, identity)
     if ranks.rank:
         seed_everything(config.seed + ranks.rank)  # weights are made; from here on, each rank draws its own dropout
@@ -282,6 +285,12 @@ def check_equal_on_all_ranks(ranks: Ranks, fingerprints: Mapping[str, str]) -> N
                     f"rank {rank} has another {name.replace('_', ' ')} than rank {ranks.rank}: {other[name][:12]} and "
                     f"{fingerprints[name][:12]}.\nGive all machines the same files."
                 )
+
+
+def _speed_up(*models: nn.Module | None) -> bool:
+    """Speed up the layers of models on the CPU, and keep freed memory for the next micro-batch."""
+    keep_freed_memory()
+    return sum(speed_up_layers(model) for model in models if model is not None) > 0
 
 
 def default_max_tokens(device: Device) -> int:

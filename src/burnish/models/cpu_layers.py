@@ -1,0 +1,176 @@
+"""Layers that take less time and memory on the CPU, and compute the same.
+
+Linear layers go through oneDNN, which is faster than the BLAS library behind torch.nn.Linear for the products with the
+weights; RMS norms keep their input and one number a token for the backward pass, where autograd keeps three tensors;
+SwiGLU blocks keep what enters the gate and compute the product again. Only the forward methods of single instances are
+replaced: parameters, names, hooks and saved files stay as they are, and so does every layer that is not known here.
+
+Under autocast, and in other dtypes than float32, each layer goes its own way.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+RMS_NORMS = frozenset(
+    {
+        "LlamaRMSNorm",
+        "Qwen2RMSNorm",
+        "Qwen3RMSNorm",
+        "MistralRMSNorm",
+        "GraniteRMSNorm",
+        "Phi3RMSNorm",
+        "SmolLM3RMSNorm",
+    }
+)
+"""Classes that compute weight · x / sqrt(mean(x²) + ε)."""
+GATED_BLOCKS = frozenset({"LlamaMLP", "Qwen2MLP", "Qwen3MLP", "MistralMLP", "GraniteMLP", "SmolLM3MLP"})
+"""Classes that compute down(act(gate(x)) · up(x))."""
+
+
+def speed_up_layers(model: nn.Module) -> int:
+    """Replace the forward methods of the layers that are known; give their number. Idempotent.
+
+    Args:
+        model: on the CPU, adapters in place.
+    """
+    changed = 0
+    for module in model.modules():
+        forward = _forward_for(module)
+        if forward is not None and "forward" not in vars(module):
+            module.forward = types.MethodType(forward, module)
+            changed += 1
+    return changed
+
+
+def _forward_for(module: nn.Module) -> Any:
+    name = type(module).__name__
+    if type(module) is nn.Linear and _linear_kernel() is not None:
+        return _linear_forward
+    if name in RMS_NORMS and hasattr(module, "variance_epsilon"):
+        return _norm_forward
+    return _gated_forward if name in GATED_BLOCKS and _is_plain_swiglu(module) else None
+
+
+def _is_plain_swiglu(module: Any) -> bool:
+    """Three linear layers without bias or adapter around a SiLU."""
+    parts = (module.gate_proj, module.up_proj, module.down_proj)
+    is_silu = isinstance(module.act_fn, nn.SiLU) or type(module.act_fn).__name__ == "SiLUActivation"
+    return is_silu and all(type(part) is nn.Linear and part.bias is None for part in parts)
+
+
+def _is_ours(hidden: Tensor, weight: Tensor) -> bool:
+    """Plain float32 tensors outside of autocast."""
+    return hidden.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+
+
+def _linear_kernel() -> Any:
+    """Find oneDNN's linear operator; None where this build of torch has none."""
+    operator = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    return operator if torch.backends.mkldnn.is_available() else None
+
+
+def _product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Multiply (rows, in) by the transpose of weight (out, in), and add the bias."""
+    kernel = _linear_kernel()
+    if kernel is None or not len(rows):
+        return torch.nn.functional.linear(rows, weight, bias)
+    return kernel(rows, weight, bias, "none", [], "")
+
+
+def _linear_forward(self: nn.Linear, input: Tensor) -> Tensor:  # noqa: A002 (torch.nn.Linear's own name)
+    if not _is_ours(input, self.weight):
+        return torch.nn.functional.linear(input, self.weight, self.bias)
+    return _Linear.apply(input, self.weight, self.bias)
+
+
+def _norm_forward(self: Any, hidden_states: Tensor) -> Tensor:
+    if not _is_ours(hidden_states, self.weight):
+        return type(self).forward(self, hidden_states)
+    return _RmsNorm.apply(hidden_states, self.weight, self.variance_epsilon)
+
+
+def _gated_forward(self: Any, x: Tensor) -> Tensor:
+    if not _is_ours(x, self.gate_proj.weight):
+        return type(self).forward(self, x)
+    return _SwiGlu.apply(x, self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(hidden, weight)
+        return _product(hidden.reshape(-1, hidden.shape[-1]), weight, bias).view(*hidden.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        hidden, weight = ctx.saved_tensors
+        rows = grad.reshape(-1, grad.shape[-1])
+        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad
+        return (
+            _product(rows, weight.t()).view(hidden.shape) if wants_hidden else None,
+            rows.t() @ hidden.reshape(-1, hidden.shape[-1]) if wants_weight else None,
+            rows.sum(dim=0) if wants_bias else None,
+        )
+
+
+class _RmsNorm(torch.autograd.Function):
+    """y = w · x · r, r = 1 / sqrt(mean(x²) + ε). dx = r · (g·w - x · r² · mean(g·w·x)), dw = Σ g · x · r."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        inverse = torch.rsqrt(hidden.square().mean(dim=-1, keepdim=True) + epsilon)
+        ctx.save_for_backward(hidden, weight, inverse)
+        return (hidden * inverse).mul_(weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        hidden, weight, inverse = ctx.saved_tensors
+        normal = hidden * inverse
+        product = grad * normal
+        grad_weight = product.flatten(0, -2).sum(dim=0) if ctx.needs_input_grad[1] else None
+        if not ctx.needs_input_grad[0]:
+            return None, grad_weight, None
+        # mean(g·w·x·r): one product of a matrix and a vector.
+        along = torch.mv(product.flatten(0, -2), weight).div_(weight.numel()).view(inverse.shape)
+        grad_hidden = torch.mul(grad, weight, out=product).sub_(normal.mul_(along)).mul_(inverse)
+        return grad_hidden, grad_weight, None
+
+
+class _SwiGlu(torch.autograd.Function):
+    """down(silu(gate(x)) · up(x)), keeping x and what gate and up gave."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, gate_weight: Tensor, up_weight: Tensor, down_weight: Tensor) -> Tensor:
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        gate, up = _product(rows, gate_weight), _product(rows, up_weight)
+        ctx.save_for_backward(rows, gate, up, gate_weight, up_weight, down_weight)
+        return _product(torch.nn.functional.silu(gate).mul_(up), down_weight).view(hidden.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        hidden, gate, up, gate_weight, up_weight, down_weight = ctx.saved_tensors
+        wants_hidden, wants_gate, wants_up, wants_down = ctx.needs_input_grad
+        rows = grad.reshape(-1, grad.shape[-1])
+        active = torch.nn.functional.silu(gate)
+        grad_down = rows.t() @ (active * up) if wants_down else None
+        grad_product = _product(rows, down_weight.t())
+        grad_up = active.mul_(grad_product)
+        grad_gate = torch.ops.aten.silu_backward(grad_product.mul_(up), gate)
+        grad_hidden = None
+        if wants_hidden:
+            grad_hidden = _product(grad_gate, gate_weight.t()).add_(_product(grad_up, up_weight.t())).view(grad.shape)
+        return (
+            grad_hidden,
+            grad_gate.t() @ hidden if wants_gate else None,
+            grad_up.t() @ hidden if wants_up else None,
+            grad_down,
+        )
