@@ -196,6 +196,11 @@ class Combination:
         terms = " + ".join(f"{term.weight:g} x {term.name}" for term in self.terms)
         used = ("beta", "ld_alpha", "use_weighting", *(name for term in self.terms for name in term.objective.settings))
         values = {name: self.settings.get(name) for name in used}
+        divergence = values.get("f_divergence_type")
+        if divergence != "alpha_divergence":
+            values["f_alpha_divergence_coef"] = None
+        if divergence == "reverse_kl":  # DPO's own, and every reader's expectation
+            values["f_divergence_type"] = None
         told = [f"{name} {_in_words(value)}" for name, value in values.items() if value not in (None, False)]
         return f"{terms}; {', '.join(told)}"
 
