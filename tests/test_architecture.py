@@ -20,6 +20,7 @@ ORDER = [
     {"scoring", "objectives"},
     {"models"},
     {"engine"},
+    {"trl_flags"},
     {"methods"},
     {"demo"},
     {"cli"},

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from burnish.cli.trl_flags import ACCELERATE, FORMER, TRL_FLAGS, Answer, NotNeeded, Refused, Same, Translated
 from burnish.methods.dpo import DPOConfig
+from burnish.trl_flags import ACCELERATE, FORMER, TRL_FLAGS, Answer, NotNeeded, Refused, Same, Translated
 
 ROOT = Path(__file__).parents[1]
 FLAGS = ROOT / "tests" / "golden" / "trl_dpo_flags.json"
 
 ENGLISH = {
     "title": "# Coming from TRL: every setting of `trl dpo`",
-    "made": "<!-- made by tools/make_trl_docs.py from src/burnish/cli/trl_flags; change those, not this file -->",
+    "made": "<!-- made by tools/make_trl_docs.py from src/burnish/trl_flags; change those, not this file -->",
     "intro": (
         "Change `trl dpo` to `burnish dpo`: both commands in TRL's own `dpo.py` run unchanged, and so does a YAML file "
         "given by `--config`. This page lists every setting of TRL {trl} (with transformers {transformers}) and what "
@@ -49,7 +49,7 @@ ENGLISH = {
 
 CHINESE = {
     "title": "# 从 TRL 迁移：`trl dpo` 的全部设置",
-    "made": "<!-- 由 tools/make_trl_docs.py 根据 src/burnish/cli/trl_flags 生成；请修改后者，不要修改本文件 -->",
+    "made": "<!-- 由 tools/make_trl_docs.py 根据 src/burnish/trl_flags 生成；请修改后者，不要修改本文件 -->",
     "intro": (
         "把 `trl dpo` 换成 `burnish dpo` 即可：TRL 自带 `dpo.py` 中的两条命令无需修改就能运行，`--config` 指定的 YAML "
         "文件也一样。本页列出 TRL {trl}（transformers {transformers}）的每一个设置以及 burnish 如何处理它，"

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from burnish.cli.arguments import Parsed, parse_arguments
-from burnish.cli.trl_flags import ACCELERATE, FORMER, TRL_FLAGS, NotNeeded, Refused, Same, Translated
 from burnish.errors import ConfigError
 from burnish.methods.dpo import DPOConfig
+from burnish.trl_flags import ACCELERATE, FORMER, TRL_FLAGS, NotNeeded, Refused, Same, Translated
 
 ROOT = Path(__file__).parents[2]
 TRL: dict[str, dict[str, Any]] = json.loads((ROOT / "tests/golden/trl_dpo_flags.json").read_text())["flags"]

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from burnish.cli.methods import methods_with
-from burnish.cli.trl_flags import TRL_FLAGS
-from burnish.cli.trl_flags.kinds import NotNeeded, Refused, Same, Table, Translated
 from burnish.cli.values import read_scalar, read_value, refuse_bare_list
 from burnish.cli.words import Written, read_yaml, split_words
 from burnish.errors import ConfigError
+from burnish.trl_flags import TRL_FLAGS
+from burnish.trl_flags.kinds import NotNeeded, Refused, Same, Table, Translated
 
 T = TypeVar("T")
 

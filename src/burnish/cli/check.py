@@ -9,13 +9,13 @@ from typing import Any, Literal, get_args
 
 from burnish.cli.arguments import parse_arguments
 from burnish.cli.help import print_help
-from burnish.cli.trl_flags import TRL_FLAGS
-from burnish.cli.trl_flags.kinds import renamed
 from burnish.console import notice
 from burnish.data.settings import DataSettings, check_data_settings
 from burnish.errors import EXIT_DONE, ConfigError, DataError
 from burnish.models.settings import ModelSettings, check_model_settings
 from burnish.ranges import check_choices
+from burnish.trl_flags import TRL_FLAGS
+from burnish.trl_flags.kinds import renamed
 
 STANDARD_OUTPUT = "-"
 TABLE = {**TRL_FLAGS, "model": renamed("model_name_or_path")}

@@ -9,10 +9,8 @@ import yaml
 
 from burnish.cli.words import Written, read_text
 from burnish.errors import ConfigError
+from burnish.trl_flags.switches import read_bool
 
-YES = ("yes", "true", "t", "y", "1", "on")
-NO = ("no", "false", "f", "n", "0", "off")
-"""Words for true and false, in lower case."""
 _NONE = ("none", "null")
 
 
@@ -30,16 +28,6 @@ def read_scalar(value: Any) -> Any:
         return read_text(value)
     except yaml.YAMLError:
         return value
-
-
-def read_bool(value: Any, where: str) -> bool:
-    """True or False from a boolean or one of the words that TRL's command line knows. Raises ConfigError."""
-    if isinstance(value, bool):
-        return value
-    word = str(value).lower()
-    if word in YES + NO:
-        return word in YES
-    raise ConfigError(f"{where} {value}: must be true or false")
 
 
 def read_value(written: Written, hint: Any) -> Any:

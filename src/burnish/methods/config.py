@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from burnish.data.settings import DataSettings, check_data_settings
 from burnish.engine.settings import TrainingSettings, check_training_settings
+from burnish.methods.trl_names import TakesTRLNames
 from burnish.models.settings import AdapterSettings, ModelSettings, check_adapter_settings, check_model_settings
 
 
 @dataclass(kw_only=True)
-class MethodConfig(DataSettings, ModelSettings, AdapterSettings, TrainingSettings):
-    """Settings of every method; the defaults are those of the reference job."""
+class MethodConfig(DataSettings, ModelSettings, AdapterSettings, TrainingSettings, metaclass=TakesTRLNames):
+    """Settings of every method; the defaults are those of the reference job. A call takes TRL's names as well."""
 
     def __post_init__(self) -> None:
         """Take a single name for a list of one, as TRL does, and raise ConfigError for what is not allowed."""

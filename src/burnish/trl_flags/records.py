@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
-from burnish.cli.trl_flags.kinds import Answer, NotNeeded, Refused, Same
 from burnish.engine.settings import TRACKERS
 from burnish.errors import ConfigError
+from burnish.trl_flags.kinds import Answer, NotNeeded, Refused, Same
 
 
 def read_report_to(value: Any) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from burnish.cli.trl_flags.kinds import Answer, Layer, NotNeeded, Refused, Same, Translated, renamed
-from burnish.cli.values import read_bool
 from burnish.errors import ConfigError
+from burnish.trl_flags.kinds import Answer, Layer, NotNeeded, Refused, Same, Translated, renamed
+from burnish.trl_flags.switches import read_bool
 
 _ADAMW = ("adamw_torch", "adamw_torch_fused", "adamw_hf")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from burnish.cli.trl_flags.kinds import Answer, NotNeeded, Refused, Translated
-from burnish.cli.trl_flags.model import read_precision
+from burnish.trl_flags.kinds import Answer, NotNeeded, Refused, Translated
+from burnish.trl_flags.model import read_precision
 
 _DDP = "gradients are summed once a step, without hooks to tune"
 _DDP_ZH = "梯度每步只求和一次，没有需要调整的钩子"

@@ -5,13 +5,13 @@ docs/trl.md is made from it, and a test holds it against the full list of TRL's 
 
 from __future__ import annotations
 
-from burnish.cli.trl_flags.data import DATA
-from burnish.cli.trl_flags.former import FORMER
-from burnish.cli.trl_flags.kinds import Answer, NotNeeded, Refused, Same, Table, Translated
-from burnish.cli.trl_flags.launch import ACCELERATE, LAUNCH
-from burnish.cli.trl_flags.model import MODEL
-from burnish.cli.trl_flags.records import RECORDS
-from burnish.cli.trl_flags.training import TRAINING
+from burnish.trl_flags.data import DATA
+from burnish.trl_flags.former import FORMER
+from burnish.trl_flags.kinds import Answer, NotNeeded, Refused, Same, Table, Translated
+from burnish.trl_flags.launch import ACCELERATE, LAUNCH
+from burnish.trl_flags.model import MODEL
+from burnish.trl_flags.records import RECORDS
+from burnish.trl_flags.training import TRAINING
 
 TRL_FLAGS: dict[str, Answer] = {**MODEL, **DATA, **TRAINING, **RECORDS, **LAUNCH, **ACCELERATE, **FORMER}
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from burnish.cli.trl_flags.kinds import Answer, Layer, NotNeeded, Refused, Same, Translated
-from burnish.cli.values import read_bool
 from burnish.errors import ConfigError
+from burnish.trl_flags.kinds import Answer, Layer, NotNeeded, Refused, Same, Translated
+from burnish.trl_flags.switches import read_bool
 
 _DTYPES = {"bfloat16": "bf16", "bf16": "bf16", "float16": "fp16", "fp16": "fp16", "half": "fp16"}
 _STORED_AS_IS = ("auto", "float32", "fp32", "float", "None")

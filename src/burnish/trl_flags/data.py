@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from burnish.cli.trl_flags.kinds import Answer, NotNeeded, Refused, Same
+from burnish.trl_flags.kinds import Answer, NotNeeded, Refused, Same
 
 _BATCHES = ("group_by_length", "batch_rebalance")
 

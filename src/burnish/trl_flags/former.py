@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from burnish.cli.trl_flags.data import _LOADER, _LOADER_ZH, _PADDING, _PADDING_ZH
-from burnish.cli.trl_flags.kinds import Answer, Layer, NotNeeded, Refused, Translated, renamed
-from burnish.cli.trl_flags.model import read_precision
-from burnish.cli.trl_flags.training import read_use_cpu
 from burnish.errors import ConfigError
+from burnish.trl_flags.data import _LOADER, _LOADER_ZH, _PADDING, _PADDING_ZH
+from burnish.trl_flags.kinds import Answer, Layer, NotNeeded, Refused, Translated, renamed
+from burnish.trl_flags.model import read_precision
+from burnish.trl_flags.training import read_use_cpu
 
 
 def read_warmup_ratio(value: Any, layer: Layer) -> dict[str, Any]:
