@@ -84,6 +84,7 @@ def test_a_lock_that_names_a_dead_process_or_holds_nonsense_stops_nobody(data: P
         (folder / ".lock").write_text(text)
         run_burnish(*job(data, folder, "--dry_run"))
         run_burnish(*job(data, folder, "--max_steps", 1))
+        assert json.loads((folder / "state.json").read_text())["status"] == "done"
 
 
 def test_a_lock_that_is_a_link_is_not_followed(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

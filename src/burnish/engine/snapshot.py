@@ -20,7 +20,8 @@ from burnish.engine.checkpoint import (
     pack_rng,
     restore_rng,
 )
-from burnish.engine.loop import Counters, TrainingLoop
+from burnish.engine.counters import Counters
+from burnish.engine.loop import TrainingLoop
 from burnish.engine.metrics import MetricSums
 from burnish.engine.tensor_files import copy_tensors
 from burnish.errors import IntegrityError

@@ -171,10 +171,10 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     ranks = join_ranks()
     rejected = None if run_path is None or not ranks.is_main else run_path / "rejected_rows.jsonl"
     train, evaluation = prepare_once(ranks, lambda: prepare_data(config, inputs, tokenizer, kind, rejected))
+    stores = [prepared.groups for prepared in (train, evaluation) if prepared is not None]
     method.see_data(train.groups)
-    for prepared in (train, evaluation):
-        if prepared is not None:
-            method.check_rows(prepared.groups)
+    for groups in stores:
+        method.check_rows(groups)
     device = pick_device(config.device, num_threads=config.num_threads, jit_compile=config.npu_jit_compile)
     if config.deterministic:
         use_deterministic_kernels()
@@ -188,9 +188,8 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     loads_reference = method.needs_reference and not is_given
     load = partial(method.load_policy, config, pad_id=tokenizer.pad_token_id)
     policy, other, fingerprints = load_models(config, inputs, load, needs_reference=loads_reference)
-    for prepared in (train, evaluation):
-        if prepared is not None:
-            check_vocabulary(prepared.groups.highest_id, num_embeddings(policy), tokenizer)
+    for groups in stores:
+        check_vocabulary(groups.highest_id, num_embeddings(policy), tokenizer)
     check_equal_on_all_ranks(ranks, {"data": train.groups.fingerprint, **fingerprints})
     policy.to(device.torch_device)
     fused = _fuse(config, device, policy, other)
@@ -202,13 +201,10 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     scorer.head_path = scoring.head_path
     reference = GivenReference() if is_given else None
     if loads_reference:
-        known = itertools.chain(train.groups, evaluation.groups if evaluation else ())
-        known = None if method.scores_other_groups else known
+        known = None if method.scores_other_groups else itertools.chain(*stores)
         weights = fingerprints.get("reference", fingerprints["base_model"])
         identity = {"weights": weights, "precision": precision.name, "device": device.kind}
-        identity |= {"rows": "packed"} if scoring.packed else {}
-        identity |= {"fused": " ".join(fused)} if fused else {}
-        identity |= {"layers": "fused"} if has_fast_layers else {}
+        identity |= _kernels(scoring.packed, fused, has_fast_layers)
         reference = build_reference(config, scorer, other, known, identity)
     if ranks.rank:
         seed_everything(config.seed + ranks.rank)  # weights are made; from here on, each rank draws its own dropout
@@ -229,6 +225,12 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         ranks=ranks,
         fingerprints=fingerprints,
     )
+
+
+def _kernels(is_packed: bool, fused: Sequence[str], has_fast_layers: bool) -> dict[str, str]:
+    """By which kernels log-probabilities came about: other ones round them otherwise, so a cache keeps them apart."""
+    told = {"rows": is_packed and "packed", "fused": " ".join(fused), "layers": has_fast_layers and "fused"}
+    return {name: value for name, value in told.items() if value}
 
 
 def _choose_cut(config: Any, scoring: ScoringChoice, pad_id: int, max_tokens: int) -> Cut:
