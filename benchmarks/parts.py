@@ -57,7 +57,8 @@ class Sizes:
         return self.vocabulary_pairs if part.large_vocabulary else self.pairs
 
 
-FULL = Sizes(8, 4, 2, 3, 8000, 2, 5e-7)
+FULL = Sizes(16, 4, 2, 3, 8000, 2, 5e-7)
+"""The reference job's step, 16 pairs as micro-batches of 2. TRL's cost of a pair grows with a step's micro-batches."""
 QUICK = Sizes(2, 2, 2, 1, 500, 2, 5e-7)
 
 
