@@ -178,7 +178,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(compare, "take_turn", measured)
         monkeypatch.setattr(turns, "sides", dict)
         words = ["--part", part, "--model", str(demo_paths().model), "--gsm8k", str(rows), "--long", str(rows)]
-        monkeypatch.setattr(sys, "argv", ["compare.py", *words, "--work", str(tmp_path / "work")])
+        monkeypatch.setattr(sys, "argv", ["compare.py", *words, "--pairs", "8", "--work", str(tmp_path / "work")])
         monkeypatch.setattr(compare, "sides", lambda _: {name: Side(name, "", rows, ()) for name in SIDES_NAMED})
         code = compare.main()
         work = tmp_path / "work"
