@@ -71,7 +71,7 @@ def test_the_readmes_commands_run_in_their_order(page: Path, tmp_path: Path, mon
             continue
         run_burnish(*words[1:], *(quick if words[1] == "dpo" and "--dry_run" not in words else []))
         ran.append(words[1])
-    assert ran == ["dpo", "dpo", "check", "explain", "dpo", "checkpoints", "merge"]
+    assert ran == ["dpo", "dpo", "check", "explain", "dpo", "checkpoints", "export", "merge"]
 
 
 def test_both_readmes_have_the_same_commands_and_as_many_rows() -> None:

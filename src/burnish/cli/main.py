@@ -25,6 +25,7 @@ USAGE = """burnish: post-trains language models on Ascend NPUs, CUDA GPUs and CP
   burnish explain D --row 7 --model_name_or_path M        one row as the model will see it
   burnish merge RUN OUT                                   an adapter run as one ordinary model folder
   burnish checkpoints RUN                                 list and verify a run's checkpoints
+  burnish export RUN --step N OUT                         the model of one checkpoint as an ordinary folder
   burnish doctor                                          what is wrong with this machine, and the cure
   burnish --version
 
@@ -65,6 +66,12 @@ def _merge(argv: list[str]) -> int:
     return run(argv)
 
 
+def _export(argv: list[str]) -> int:
+    from burnish.cli.export import run
+
+    return run(argv)
+
+
 def _doctor(argv: list[str]) -> int:
     from burnish.cli.doctor import run
 
@@ -87,6 +94,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "explain": _explain,
     "merge": _merge,
     "checkpoints": _checkpoints,
+    "export": _export,
     "doctor": _doctor,
 }
 

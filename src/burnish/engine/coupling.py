@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from burnish.data.groups import PromptGroup
-from burnish.engine.method import Method, StepPart
+from burnish.engine.method import CoupledMethod, Method, StepPart
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Coupling:
     """The coupled groups of one step (or evaluation), and where the step's own groups stand."""
 
+    method: CoupledMethod
     groups: Sequence[PromptGroup]
     """Whose scores are needed first, over all ranks."""
     is_own: bool
@@ -41,11 +42,13 @@ def find_coupling(method: Method, indices: Sequence[int], groups: Sequence[Promp
         indices: of the step's groups in the store, over all ranks.
         groups: these groups, in the same order.
     """
+    if not isinstance(method, CoupledMethod):
+        return None
     coupled = method.coupled_groups(groups)
     if not len(coupled):
         return None
     places = {index: place for place, index in enumerate(indices)}
-    return Coupling(coupled, coupled is groups, places)
+    return Coupling(method, coupled, coupled is groups, places)
 
 
 class CouplingTable:

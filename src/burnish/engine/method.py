@@ -38,19 +38,13 @@ class StepPart:
     """What a micro-batch's loss is told of its whole step."""
 
     value: Any
-    """What `couple` gave."""
+    """What `CoupledMethod.couple` gave."""
     rows: Tensor
     """(groups,) int64, on the device: where the micro-batch's groups stand among those of the step."""
 
 
 class Method(ABC):
-    """A training method: objective and metrics, as functions of scores.
-
-    A method whose loss of one group depends on the others of the step (AOT, KTO's z, β-DPO) says in `coupled_groups`
-    whose scores it needs first. The engine scores those without gradient, puts `coupling_row` of each into a table,
-    over all ranks and in the step's order, calls `couple` once, and hands the answer to `loss` with every micro-batch.
-    In evaluation all held-out groups are one step.
-    """
+    """A training method: objective and metrics, as functions of scores. Groups do not depend on each other."""
 
     name: ClassVar[str]
     needs_reference: bool = False
@@ -99,31 +93,14 @@ class Method(ABC):
             reference: None where the method needs none.
             batch: the micro-batch.
             denominators: counts of the whole step.
-            step: what `couple` gave; None where `coupled_groups` names none.
+            step: what a CoupledMethod's `couple` gave; None where nothing couples the step.
         """
-
-    def coupled_groups(self, groups: Sequence[PromptGroup]) -> Sequence[PromptGroup]:
-        """Name the groups whose scores the loss of a step needs before its first backward pass; none for most.
-
-        Args:
-            groups: of the whole step, over all ranks, in its order. Giving back this very object asks for their own
-                scores; others (KTO's mismatched completions) are made here.
-        """
-        return ()
-
-    def coupling_row(self, scores: CompletionScores, reference: CompletionScores | None, batch: MicroBatch) -> Tensor:
-        """(groups, columns) what `couple` needs of each group; called without gradient."""
-        raise NotImplementedError
-
-    def couple(self, table: Tensor, denominators: Mapping[str, float]) -> Any:
-        """From the rows of all coupled groups, in their order, to what the losses of the step's micro-batches need."""
-        raise NotImplementedError
 
     def advance(self, value: Any, statistics: Tensor | None) -> None:
         """Bring running state up to date after a training step.
 
         Args:
-            value: what `couple` gave for the step, or None.
+            value: what a CoupledMethod's `couple` gave for the step, or None.
             statistics: sum of the micro-batches' statistics over the step and all ranks, or None.
         """
         return
@@ -143,3 +120,29 @@ class Method(ABC):
     def describe(self) -> str:
         """The objective and its settings in one line, for the plan."""
         return self.name
+
+
+class CoupledMethod(Method):
+    """A method whose loss of one group may depend on the others of the step (AOT, KTO's z, β-DPO).
+
+    It says in `coupled_groups` whose scores it needs first. The engine scores those without gradient, puts
+    `coupling_row` of each into a table, over all ranks and in the step's order, calls `couple` once, and hands the
+    answer to `loss` with every micro-batch. In evaluation all held-out groups are one step.
+    """
+
+    @abstractmethod
+    def coupled_groups(self, groups: Sequence[PromptGroup]) -> Sequence[PromptGroup]:
+        """Name the groups whose scores the loss of a step needs before its first backward pass; may be none.
+
+        Args:
+            groups: of the whole step, over all ranks, in its order. Giving back this very object asks for their own
+                scores; others (KTO's mismatched completions) are made here.
+        """
+
+    @abstractmethod
+    def coupling_row(self, scores: CompletionScores, reference: CompletionScores | None, batch: MicroBatch) -> Tensor:
+        """(groups, columns) what `couple` needs of each group; called without gradient."""
+
+    @abstractmethod
+    def couple(self, table: Tensor, denominators: Mapping[str, float]) -> Any:
+        """From the rows of all coupled groups, in their order, to what the losses of the step's micro-batches need."""

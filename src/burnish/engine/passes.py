@@ -17,7 +17,7 @@ from burnish.batching.ranks import plan_ranks
 from burnish.data.groups import PromptGroup
 from burnish.device.ranks import Ranks
 from burnish.engine.coupling import Coupling, CouplingTable, find_coupling
-from burnish.engine.method import Method, MicroBatchLoss, StepPart
+from burnish.engine.method import CoupledMethod, Method, MicroBatchLoss, StepPart
 from burnish.engine.metrics import MetricSums, scalar
 from burnish.models.cached_reference import CachedReference
 from burnish.scoring.scores import CompletionScores
@@ -202,10 +202,10 @@ class Passes:
         if coupling.is_own and len(plan.micro_batches) == 1 and self.ranks.size == 1:
             only = plan.micro_batches[0]
             scored = self._score(only, group_of)  # with gradient in training: no second forward
-            self._put(table, coupling.rows(only.groups, self.device), scored, only)
-            return self.method.couple(table.gather(self._sum_over_ranks), denominators), scored
+            self._put(coupling.method, table, coupling.rows(only.groups, self.device), scored, only)
+            return coupling.method.couple(table.gather(self._sum_over_ranks), denominators), scored
         self._score_first(coupling, plan, group_of, table)
-        return self.method.couple(table.gather(self._sum_over_ranks), denominators), None
+        return coupling.method.couple(table.gather(self._sum_over_ranks), denominators), None
 
     @torch.no_grad()
     def _score_first(self, coupling: Coupling, plan: StepPlan, group_of: GroupOf, table: CouplingTable) -> None:
@@ -213,15 +213,23 @@ class Passes:
         with self.forked_rng():
             if coupling.is_own:
                 for micro in plan.micro_batches:
-                    self._put(table, coupling.rows(micro.groups, self.device), self._score(micro, group_of), micro)
+                    self._put(
+                        coupling.method,
+                        table,
+                        coupling.rows(micro.groups, self.device),
+                        self._score(micro, group_of),
+                        micro,
+                    )
                 return
             for micro in self.cut.plan(range(len(coupling.groups)), coupling.groups, self.ranks).micro_batches:
                 rows = torch.tensor(micro.groups, dtype=torch.int64, device=self.device)
-                self._put(table, rows, self._score(micro, coupling.groups.__getitem__), micro)
+                self._put(coupling.method, table, rows, self._score(micro, coupling.groups.__getitem__), micro)
 
     @torch.no_grad()
-    def _put(self, table: CouplingTable, rows: Tensor, scored: Scored, micro: MicroBatchPlan) -> None:
-        values = self.method.coupling_row(scored.scores, scored.reference, scored.batch)
+    def _put(
+        self, method: CoupledMethod, table: CouplingTable, rows: Tensor, scored: Scored, micro: MicroBatchPlan
+    ) -> None:
+        values = method.coupling_row(scored.scores, scored.reference, scored.batch)
         # The rows of a filler are another rank's to write, or have been written.
         table.put(rows[:0], values[:0]) if micro.is_filler else table.put(rows, values)
 

@@ -55,6 +55,7 @@ def capture(loop: TrainingLoop, model: nn.Module, device: Device) -> CheckpointS
             "callbacks": loop.callbacks.states(),
             "log_history": loop.callbacks.state.log_history,
             "cut": asdict(loop.passes.cut),
+            "method": loop.passes.method.name,
         },
         tensors={
             "model": named,

@@ -13,7 +13,7 @@ from burnish.batching.layout import MicroBatch
 from burnish.data.groups import PromptGroup
 from burnish.data.kinds import GroupKind
 from burnish.data.store import GroupStore
-from burnish.engine.method import Method, MicroBatchLoss, StepPart
+from burnish.engine.method import CoupledMethod, Method, MicroBatchLoss, StepPart
 from burnish.engine.metrics import SumAndCount, token_metrics
 from burnish.errors import DataError
 from burnish.methods.dpo import DPOConfig, DPOSettings, objective_values
@@ -40,7 +40,7 @@ class PreferenceStep:
     """M0 after the step."""
 
 
-class PreferenceMethod(Method):
+class PreferenceMethod(CoupledMethod):
     """`burnish dpo`: pairs, any combination of paired objectives."""
 
     name = "dpo"

@@ -14,7 +14,7 @@ from burnish.console import notice
 from burnish.data.groups import PromptGroup
 from burnish.data.kinds import GroupKind
 from burnish.data.store import GroupStore
-from burnish.engine.method import Method, MicroBatchLoss, StepPart
+from burnish.engine.method import CoupledMethod, Method, MicroBatchLoss, StepPart
 from burnish.engine.metrics import token_metrics
 from burnish.errors import DataError
 from burnish.methods.kto import KTOConfig, KTOSettings
@@ -32,7 +32,7 @@ from burnish.objectives.unpaired import (
 from burnish.scoring.scores import CompletionScores
 
 
-class UnpairedMethod(Method):
+class UnpairedMethod(CoupledMethod):
     """`burnish kto`: one completion a prompt, desirable or not."""
 
     name = "kto"
