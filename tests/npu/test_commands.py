@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from burnish.device.fused.table import OPERATORS
 from jobs import POLICY, job, write_pairs
 from npu.simulator.machine import SimulatedMachine, read_launches
 from runs import read_metrics
@@ -79,3 +81,12 @@ def test_no_visible_card_is_no_crash(machine: SimulatedMachine, tmp_path: Path) 
     refused = empty.burnish("dpo", *words, "--device", "npu", check=False)
     assert refused.returncode == 2
     assert "--device npu: torch_npu sees no device" in refused.stderr
+
+
+def test_the_doctor_holds_every_fused_operator_against_the_cpu(machine: SimulatedMachine) -> None:
+    """`burnish doctor --smoke`: its fused checks, about 30 s; a card that computes one wrongly is in test_fused.py."""
+    done = machine.burnish("doctor", "--smoke", "--json", check=False)
+    found = {check["check"]: check for check in json.loads(done.stdout)["checks"]}
+    for operator in OPERATORS:
+        assert found[f"fused_{operator}"]["status"] == "ok", found[f"fused_{operator}"]
+        assert "npu:0: equal to the CPU within" in json.dumps(found[f"fused_{operator}"])

@@ -136,7 +136,8 @@ class Fake:
         )
 
 
-TRIALS = ("matmul", "attention", "bf16", "optimizer")
+FUSED = ("fused_attention", "fused_rms_norm", "fused_rotary", "fused_swiglu")
+TRIALS = ("matmul", "attention", "bf16", "optimizer", *FUSED)
 
 
 @pytest.fixture

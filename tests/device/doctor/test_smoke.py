@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from burnish.device.doctor.chain import CHAIN
 from burnish.device.doctor.findings import Finding
 from burnish.device.doctor.probes import small_run
 from burnish.device.doctor.smoke import TRIALS, check_ranks
+from burnish.device.fused.table import OPERATORS
 
 ATTENTION = torch.nn.functional.scaled_dot_product_attention
 
@@ -81,6 +83,22 @@ def matmul_of(ascend: Any, stages: Any, **facts: Any) -> Finding:
 def test_a_wrong_result_fails_and_nan_is_wrong(ascend, stages, measured: float):
     finding = matmul_of(ascend, stages, measured=measured, limit=1e-3)
     assert (finding.status, finding.key) == ("failure", "smoke.wrong")
+
+
+def test_a_wrong_fused_operator_is_named_with_how_to_train_without_it(ascend, stages):
+    ascend.answer("small_run.py", stages({"stage": "fused_rotary", "measured": 0.3, "limit": 5e-3}))
+    finding = TRIALS["fused_rotary"](ascend.machine())
+    assert (finding.status, finding.key) == ("failure", "smoke.fused_wrong")
+    assert "--fused_operators attention rms_norm swiglu;" in finding.cure("en")
+    assert "--fused_operators attention rms_norm swiglu；" in finding.cure("zh")
+
+
+def test_fused_operators_are_tried_on_an_npu_alone(fake, stages):
+    fake.answer("small_run.py", stages({"stage": "matmul", "measured": 0.0, "limit": 1e-3}))
+    assert TRIALS["fused_swiglu"](fake.machine()).key == "skip.no_npu"
+    assert small_run.trials_of("cpu") == small_run.TRIALS
+    assert {f"fused_{operator}" for operator in OPERATORS} == set(TRIALS) - set(small_run.TRIALS)
+    assert set(small_run.trials_of("npu")) == set(TRIALS) <= {link.name for link in CHAIN}
 
 
 def test_an_error_on_the_device_is_explained(ascend, stages):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from builders import CONFIGS, build_group, build_model, gradients, relative_difference
 from burnish.batching.layout import MicroBatch, lay_out
+from burnish.device.doctor.probes.fused import fused_trials
 from burnish.device.fused.fuse import fuse_operators
 from burnish.device.fused.kernels import npu_attention
 from burnish.device.fused.table import FUSABLE, OPERATORS
@@ -18,6 +20,8 @@ from burnish.device.pick import Device, pick_device
 from burnish.scoring.scorer import Scorer
 from npu.simulator.log import LAUNCHED
 
+VENDOR = importlib.import_module("torch_npu")
+KERNELS = ("npu_fusion_attention", "npu_rms_norm", "npu_rotary_mul", "npu_swiglu")
 ARCHITECTURES = ["qwen2", "qwen3", "llama", "mistral-window", "granite"]
 OF_OPERATOR = {
     "attention": "npu::npu_fusion_attention",
@@ -148,3 +152,45 @@ def test_what_the_table_leaves_out_stays_plain(device: Device) -> None:
     model = _on(device, "gemma2")
     assert CONFIGS["gemma2"].model_type not in FUSABLE
     assert fuse_operators(model, device, ["auto"]) == []
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_the_doctor_finds_a_right_operator_right(operator: str) -> None:
+    measured, limit = fused_trials()[f"fused_{operator}"](torch, "npu:0")
+    assert measured < limit
+
+
+def _without_mask(*inputs: Any, atten_mask: Any, **settings: Any) -> Any:
+    return VENDOR.npu_fusion_attention(*inputs, atten_mask=torch.zeros_like(atten_mask), **settings)
+
+
+def _without_weight(x: torch.Tensor, weight: torch.Tensor, eps: float) -> Any:
+    return VENDOR.npu_rms_norm(x, torch.ones_like(weight), eps)
+
+
+def _turned_back(x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> Any:
+    return VENDOR.npu_rotary_mul(x, cosine, -sine)
+
+
+def _with_stopped_gradient(joined: torch.Tensor, dim: int) -> Any:
+    """The right value, and the gradient of one half alone."""
+    gate, up = joined.chunk(2, dim)
+    return VENDOR.npu_swiglu(torch.cat((gate.detach(), up), dim), dim=dim)
+
+
+@pytest.mark.parametrize(
+    ("operator", "name", "wrong"),
+    [
+        ("attention", "npu_fusion_attention", _without_mask),
+        ("rms_norm", "npu_rms_norm", _without_weight),
+        ("rotary", "npu_rotary_mul", _turned_back),
+        ("swiglu", "npu_swiglu", _with_stopped_gradient),
+    ],
+)
+def test_the_doctor_finds_a_wrong_operator_wrong(
+    operator: str, name: str, wrong: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = SimpleNamespace(**{kernel: getattr(VENDOR, kernel) for kernel in KERNELS} | {name: wrong})
+    monkeypatch.setattr("burnish.device.fused.kernels.vendor", lambda: card)
+    measured, limit = fused_trials()[f"fused_{operator}"](torch, "npu:0")
+    assert measured > limit

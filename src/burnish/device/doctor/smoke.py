@@ -10,6 +10,7 @@ from burnish.device.doctor.findings import Check, Finding, failure, ok, skipped,
 from burnish.device.doctor.loading import Loaded, deepest, ending, failing, load_torch, read_stages
 from burnish.device.doctor.machine import Machine, Outcome
 from burnish.device.doctor.packages import probe_command, read_packages
+from burnish.device.fused.table import OPERATORS
 
 _SECONDS = 300
 _BACKENDS = {"npu": "hccl", "cuda": "nccl", "cpu": "gloo"}
@@ -28,8 +29,8 @@ def not_asked(machine: Machine) -> Finding:
     return skipped("skip.no_smoke")
 
 
-def trial(name: str) -> Check:
-    """Make the check of one trial of `probes/small_run.py`."""
+def trial(name: str, *, wrong: str = "smoke.wrong", **names: str) -> Check:
+    """Make the check of one trial of `probes/small_run.py`; `wrong` is what a wrong result is told as."""
 
     def check(machine: Machine) -> Finding:
         loaded = loaded_torch(machine)
@@ -46,7 +47,7 @@ def trial(name: str) -> Check:
                 if known
                 else failure("smoke.silent", how=how)
             )
-        return _judged(facts, device)
+        return _judged(facts, wrong, device=device, **names)
 
     return check
 
@@ -103,16 +104,29 @@ def _single_run(machine: Machine) -> dict[str, str]:
     return {name: value for name, value in machine.environment.items() if name not in ranks}
 
 
-def _judged(facts: dict[str, Any], device: str) -> Finding:
+def _judged(facts: dict[str, Any], wrong: str, *, device: str, **names: str) -> Finding:
     if facts.get("absent"):
         return warning("smoke.no_bf16", device=device)
     if "error" in facts:
         return failing("smoke.fails", facts["error"], deepest(facts["error"]), device=device)
-    names = {"device": device, "measured": f"{facts['measured']:.1e}", "limit": f"{facts['limit']:.0e}"}
+    figures = {"device": device, "measured": f"{facts['measured']:.1e}", "limit": f"{facts['limit']:.0e}"}
     # Written this way round so that NaN fails.
-    return ok("smoke.ok", **names) if facts["measured"] <= facts["limit"] else failure("smoke.wrong", **names)
+    return ok("smoke.ok", **figures) if facts["measured"] <= facts["limit"] else failure(wrong, **figures, **names)
+
+
+def fused_trial(operator: str) -> Check:
+    """Make the check of one fused operator of an NPU; its failure says how to train without it."""
+    others = " ".join(name for name in OPERATORS if name != operator)
+
+    def check(machine: Machine) -> Finding:
+        loaded = loaded_torch(machine)
+        if loaded.works and chosen_kind(machine, loaded) != "npu":
+            return skipped("skip.no_npu")
+        return trial(f"fused_{operator}", wrong="smoke.fused_wrong", others=others)(machine)
+
+    return check
 
 
 TRIALS: dict[str, Callable[[Machine], Finding]] = {
     name: trial(name) for name in ("matmul", "attention", "bf16", "optimizer")
-}
+} | {f"fused_{operator}": fused_trial(operator) for operator in OPERATORS}

@@ -65,6 +65,12 @@ RUNNING: dict[str, Message] = {
         "Do not train on this: the device computes wrongly. Try another card, then match driver, CANN and torch_npu.",
         "请勿在此训练：设备计算结果有误。请换一张卡再试，并核对驱动、CANN 与 torch_npu 的配套。",
     ),
+    "smoke.fused_wrong": Message(
+        "{device}: a layer with it differs from the CPU by {measured} (limit {limit})",
+        "{device}：使用该算子的一层与 CPU 结果相差 {measured}（限值 {limit}）",
+        "Train without it: --fused_operators {others}; and match driver, CANN and torch_npu.",
+        "训练时不用该算子：--fused_operators {others}；并核对驱动、CANN 与 torch_npu 的配套。",
+    ),
     "smoke.no_bf16": Message(
         "{device} has no bfloat16; training uses fp16 with a gradient scaler",
         "{device} 不支持 bfloat16；训练将使用 fp16 与梯度缩放",

@@ -1,7 +1,8 @@
 """Computes small things on a device and on the CPU and prints how far they differ; run as a script: KIND.
 
 Each is what training does: a product, attention under explicit masks (a tree row's and a window's), bfloat16, and the
-optimizer over steps whose gradients were set to None between, which is where a vendor's fused AdamW goes wrong.
+optimizer over steps whose gradients were set to None between, which is where a vendor's fused AdamW goes wrong. On an
+NPU also each fused operator in a tiny model.
 """
 
 from __future__ import annotations
@@ -109,6 +110,14 @@ TRIALS: dict[str, Callable[[Any, Any], tuple[float, float]]] = {
 }
 
 
+def trials_of(kind: str) -> dict[str, Callable[[Any, Any], tuple[float, float]]]:
+    """What is tried on a kind of device: on an NPU, each fused operator that training would use as well."""
+    if kind != "npu":
+        return TRIALS
+    # Not at the top: it imports torch, and burnish's own modules.
+    return TRIALS | importlib.import_module("burnish.device.doctor.probes.fused").fused_trials()
+
+
 def main(kind: str) -> None:
     """Try everything on the first device of a kind."""
     torch = importlib.import_module("torch")
@@ -117,7 +126,7 @@ def main(kind: str) -> None:
         torch.npu.set_compile_mode(jit_compile=False)
     device = "cpu" if kind == "cpu" else f"{kind}:0"
     lacks_bf16 = kind != "cpu" and not getattr(torch, kind).is_bf16_supported()
-    for name, trial in TRIALS.items():
+    for name, trial in trials_of(kind).items():
         if name == "bf16" and lacks_bf16:
             say(name, absent=True)
             continue
