@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 
 from burnish import __version__
-from burnish.console import printable
-from burnish.errors import EXIT_DONE, EXIT_UNEXPECTED, BurnishError, ConfigError
+from burnish.console import is_main_process, printable
+from burnish.errors import EXIT_DONE, EXIT_UNEXPECTED, BurnishError, ConfigError, Preempted
+
+_SECONDS_FOR_THE_FIRST = 3.0
+_SECONDS_FOR_THE_CAUSE = 10.0
 
 USAGE = """burnish: post-trains language models on Ascend NPUs, CUDA GPUs and CPUs.
 
@@ -20,6 +24,7 @@ USAGE = """burnish: post-trains language models on Ascend NPUs, CUDA GPUs and CP
   burnish sft --model_name_or_path M --dataset_name D …   train on conversations, completions or texts
   burnish kto --model_name_or_path M --dataset_name D …   train on completions that are good or bad
   burnish reward --model_name_or_path M --dataset_name D … train a reward model on pairs or ranked lists
+  burnish launch --num_processes N dpo …                  any of these on several devices, and on several machines
   burnish score RUN/model D OUT                           write the rewards of each row
   burnish check D --model_name_or_path M                  what a run would make of every row
   burnish explain D --row 7 --model_name_or_path M        one row as the model will see it
@@ -40,6 +45,12 @@ def _training(name: str) -> Callable[[list[str]], int]:
         return run(name, argv)
 
     return command
+
+
+def _launch(argv: list[str]) -> int:
+    from burnish.cli.launch import run
+
+    return run(argv)
 
 
 def _check(argv: list[str]) -> int:
@@ -89,6 +100,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "sft": _training("sft"),
     "kto": _training("kto"),
     "reward": _training("reward"),
+    "launch": _launch,
     "score": _score,
     "check": _check,
     "explain": _explain,
@@ -143,10 +155,33 @@ def _command(name: str) -> Callable[[list[str]], int]:
 
 
 def _report(error: BaseException, text: str, code: int, debug: bool) -> int:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        text = _as_one_of_several(error, text)
     if debug:
         print(printable("".join(traceback.format_exception(error))), file=sys.stderr)
-    print(f"burnish: {printable(text)}", file=sys.stderr)
+    if text:
+        print(f"burnish: {printable(text)}", file=sys.stderr, flush=True)
     return code
+
+
+def _as_one_of_several(error: BaseException, text: str) -> str:
+    """What this rank says of its error, so that the cause stands first and what all ranks meet is told once.
+
+    A rank that has lost another, and one that is not the first, waits before it speaks: the launcher ends it as soon
+    as the rank with the cause (or the first rank, with the same error) has spoken and left.
+    """
+    from burnish.device.ranks import lost_contact
+
+    rank = os.environ.get("RANK", "0")
+    if isinstance(error, Preempted):
+        return text if is_main_process() else ""
+    if lost_contact(error):
+        time.sleep(_SECONDS_FOR_THE_CAUSE)
+        return f"rank {rank} lost another rank, whose own error is the cause ({text.splitlines()[0]})"
+    if is_main_process():
+        return text
+    time.sleep(_SECONDS_FOR_THE_FIRST)
+    return f"rank {rank}: {text}"
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from burnish.cli.help import print_help
 from burnish.cli.methods import config_type_of, trainer_type_of
 from burnish.cli.samples import format_samples
 from burnish.console import is_main_process, notice, printable
+from burnish.device.processes import follow_launcher
 from burnish.errors import EXIT_DONE
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 def run(name: str, argv: list[str]) -> int:
     """Run the command with the words after its name; the exit code."""
+    follow_launcher()
     config_type = config_type_of(name)
     if "-h" in argv or "--help" in argv or "--help-all" in argv or "--help_all" in argv:
         print_help(name, config_type, everything="-h" not in argv and "--help" not in argv)

@@ -144,6 +144,21 @@ class Ranks:
         return json.loads(self._store.get(key))
 
 
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "pair closure")
+"""How gloo says that the process at the other end is gone."""
+
+
+def lost_contact(error: BaseException | None) -> bool:
+    """Whether an error, or its cause, only says that another rank is gone; that rank's own error is the one to read."""
+    while error is not None:
+        if isinstance(error, dist.DistError):
+            return True
+        if isinstance(error, RuntimeError) and any(text in str(error) for text in _LOST):
+            return True
+        error = error.__cause__
+    return False
+
+
 _joined: list[Ranks] = []
 
 

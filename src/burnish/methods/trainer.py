@@ -202,6 +202,8 @@ class Trainer(ABC):
         code = error.exit_code if isinstance(error, BurnishError) else 1
         with suppress(IntegrityError):
             run_dir.write_state(status, step, code)
+        if isinstance(error, Preempted):
+            self.session.ranks.wait()  # a launcher that sees one rank leave ends the others, and rank 0 still writes
 
     def evaluate(self) -> dict[str, float]:
         """Evaluate the model as it stands, write the record, and return it.

@@ -104,5 +104,7 @@ FORMER: dict[str, Answer] = {
     "tpu_metrics_debug": Refused(_TPU, _TPU_ZH),
     "adafactor": Refused("the optimizer is AdamW; leave it out", "优化器为 AdamW，请去掉此项"),
     "torchdynamo": Refused("compilation is not built yet; leave it out", "尚未支持编译，请去掉此项"),
-    "mp_parameters": Refused("a run takes one device for now", "目前一次运行使用一个设备", harmless=(None, False, "")),
+    "mp_parameters": Refused(
+        "models are not cut by layers over devices", "不按层把模型切分到多个设备", harmless=(None, False, "")
+    ),
 }

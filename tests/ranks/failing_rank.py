@@ -1,0 +1,23 @@
+"""A rank that raises before one of its steps: `failing_rank.py RANK STEP WORDS…` runs `burnish WORDS…`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from burnish.cli.main import main
+from burnish.engine.loop import TrainingLoop
+
+rank, step, *words = sys.argv[1:]
+_update = TrainingLoop._update  # pyright: ignore[reportPrivateUsage]
+
+
+def breaking(loop: TrainingLoop, number: int) -> Any:
+    if os.environ["RANK"] == rank and number == int(step):
+        raise ValueError(f"rank {rank} breaks on purpose")
+    return _update(loop, number)
+
+
+TrainingLoop._update = breaking  # pyright: ignore[reportPrivateUsage]
+sys.exit(main(words))
