@@ -9,14 +9,14 @@ from typing import Any
 from burnish.cli.main import main
 from burnish.engine.loop import TrainingLoop
 
-rank, step, *words = sys.argv[1:]
+rank, at_step, *words = sys.argv[1:]
 _update = TrainingLoop._update  # pyright: ignore[reportPrivateUsage]
 
 
-def breaking(loop: TrainingLoop, number: int) -> Any:
-    if os.environ["RANK"] == rank and number == int(step):
+def breaking(self: TrainingLoop, step: int) -> Any:
+    if os.environ["RANK"] == rank and step == int(at_step):
         raise ValueError(f"rank {rank} breaks on purpose")
-    return _update(loop, number)
+    return _update(self, step)
 
 
 TrainingLoop._update = breaking  # pyright: ignore[reportPrivateUsage]

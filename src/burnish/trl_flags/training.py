@@ -47,7 +47,7 @@ _COMPILE_ZH = "尚未支持编译，请去掉此项"
 _LIGER = "the head meets only counted positions and runs in blocks, so the full logits never exist"
 _LIGER_ZH = "输出层只计算计入损失的位置并分块进行，完整的 logits 从不存在"
 _ONE_DEVICE = "layers of one model are not spread over devices by tensor or pipeline; leave it out"
-_ONE_DEVICE_ZH = "目前一次运行使用一个设备，请去掉此项"
+_ONE_DEVICE_ZH = "不以张量或流水线方式切分模型，请去掉此项"
 _REFERENCE_COST = "the reference scores each completion once, and --reference_cache keeps what it said for later runs"
 _REFERENCE_COST_ZH = "参考模型对每个回答只计算一次，--reference_cache 会保留结果供以后的运行使用"
 
