@@ -75,7 +75,7 @@ def test_one_step_is_the_papers_formula(center: float, tmp_path: Path) -> None:
         for name in ("chosen_ids", "rejected_ids")
     )
     losses = np.log1p(np.exp(-(chosen - rejected - 0.25))) + center * (chosen + rejected) ** 2
-    shorter = np.array([len(row["chosen_ids"]) < len(row["rejected_ids"]) for row in rows])
+    more = np.array([len(row["chosen_ids"]) - len(row["rejected_ids"]) for row in rows])
     expected = {
         "loss": losses.mean(),
         "accuracy": (chosen > rejected).mean(),
@@ -83,7 +83,8 @@ def test_one_step_is_the_papers_formula(center: float, tmp_path: Path) -> None:
         "mean_reward": (chosen + rejected).mean() / 2,
         "min_reward": min(chosen.min(), rejected.min()),
         "max_reward": max(chosen.max(), rejected.max()),
-        "accuracy/chosen_shorter": (chosen > rejected)[shorter].mean(),
+        "accuracy/chosen_shorter": (chosen > rejected)[more < 0].mean(),
+        "accuracy/chosen_longer": (chosen > rejected)[more > 0].mean(),
     }
     for name, value in expected.items():
         assert record[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name

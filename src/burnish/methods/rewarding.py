@@ -64,7 +64,7 @@ class RewardMethod(Method):
         )
         per_row = torch.bincount(rows, minlength=len(batch.weight)).clamp(min=1).to(losses.dtype)
         weights = (batch.weight / per_row).index_select(0, rows)
-        metrics = reward_metrics(*pair) | _of_shorter(*pair, batch.num_counted, chosen, rejected)
+        metrics = reward_metrics(*pair) | _by_length(*pair, batch.num_counted, chosen, rejected)
         least, greatest = reward_extremes(*pair) if len(rows) else (None, None)
         extremes = {} if least is None or greatest is None else {"min_reward": least, "max_reward": greatest}
         return MicroBatchLoss((weights * losses).sum() / denominators["rows"], metrics, extremes=extremes)
@@ -74,13 +74,14 @@ def _ranks(group: PromptGroup) -> Sequence[int]:
     return group.ranking or range(group.num_completions)
 
 
-def _of_shorter(
+def _by_length(
     chosen_rewards: Tensor, rejected_rewards: Tensor, num_tokens: Tensor, chosen: Tensor, rejected: Tensor
 ) -> dict[str, SumAndCount]:
-    """Accuracy on pairs whose chosen completion has fewer tokens: a model of length alone has none."""
-    shorter = (num_tokens.index_select(0, chosen) < num_tokens.index_select(0, rejected)).to(chosen_rewards.dtype)
-    right = (chosen_rewards > rejected_rewards).detach().to(shorter.dtype)
-    return {"accuracy/chosen_shorter": ((right * shorter).sum(), shorter.sum())}
+    """Accuracy on pairs whose chosen completion has fewer tokens, and more: length alone gives 0 on one, 1 on the other."""
+    more = num_tokens.index_select(0, chosen) - num_tokens.index_select(0, rejected)
+    right = (chosen_rewards > rejected_rewards).detach().to(chosen_rewards.dtype)
+    groups = {"shorter": (more < 0).to(right.dtype), "longer": (more > 0).to(right.dtype)}
+    return {f"accuracy/chosen_{name}": ((right * those).sum(), those.sum()) for name, those in groups.items()}
 
 
 class RewardTrainer(Trainer):
