@@ -3,8 +3,8 @@
     python benchmarks/plot_runs.py runs/sft --metrics loss mean_token_accuracy --plot sft.png
     python benchmarks/plot_runs.py runs/a runs/b --metrics rewards/accuracies logps/accuracies --plot both.png
 
-Lines are training records, points what was held out (the metric's name with eval_ before it); a colour a run. Everything is
-read from RUN/metrics.jsonl. A plot needs matplotlib; the table needs nothing.
+Lines are training records, points what was held out (the metric's name with eval_ before it); a colour a run.
+Everything is read from RUN/metrics.jsonl. A plot needs matplotlib; the table needs nothing.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def plot(runs: dict[str, Records], metrics: list[str], path: Path) -> None:
         for number, (name, records) in enumerate(runs.items()):
             colour = f"C{number}"
             axes.plot(*series(records, "train", metric), color=colour, alpha=0.5, linewidth=1)
-            axes.plot(*series(records, "eval", metric), color=colour, marker="o", linewidth=2, label=f"{name}, held out")
+            held_out = series(records, "eval", metric)
+            axes.plot(*held_out, color=colour, marker="o", linewidth=2, label=f"{name}, held out")
         axes.set(xlabel="optimizer step", title=metric)
         axes.grid(alpha=0.3)
     figure.axes[0].legend(fontsize="small")

@@ -1,15 +1,15 @@
-"""Make rows that burnish reads from public data sets whose own form it does not know: Anthropic's personas and LLMBar.
+"""Part real data sets into rows to train on and rows to hold out, as messages that burnish reads.
 
     python benchmarks/real_rows.py persona persona_agreeableness.jsonl --out agreeableness
     python benchmarks/real_rows.py llmbar llmbar/*.json --out llmbar
     python benchmarks/real_rows.py solutions example_model_solutions.jsonl.gz --out solutions
 
-Each writes OUT-train.jsonl and OUT-test.jsonl. Which rows are held out follows from a hash of the prompt, so that it never
-changes and no prompt stands in both.
+Each writes OUT-train.jsonl and OUT-test.jsonl. Which rows are held out follows from a hash of the prompt, so that it
+never changes and no prompt stands in both.
 
-persona    "question", "answer_matching_behavior", "answer_not_matching_behavior": pairs of messages, " Yes" against " No"
-llmbar     "input", "output_1", "output_2", "label" (1 or 2): pairs of messages, the better output chosen
-solutions  gsm8k's graded model solutions: unpaired messages, labelled with "is_correct"
+persona    "question", "answer_matching_behavior", "answer_not_matching_behavior": pairs, Yes against No
+llmbar     "input", "output_1", "output_2", "label" (1 or 2): pairs, the better output chosen
+solutions  gsm8k's graded model solutions: unpaired rows, labelled with "is_correct"
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def llmbar_rows(raw: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def solution_rows(raw: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the four graded solutions of a question (6B and 175B models, fine-tuned or with a verifier)."""
-    for key, value in raw.items():
+    for value in raw.values():
         if isinstance(value, dict):
             yield {
                 "prompt": [message("user", raw["question"])],

@@ -1,14 +1,16 @@
-"""The main job on real weights and real rows: two steps each. Budget: three minutes in all on two cores."""
+"""Every stage on real weights and real rows: two steps each. Budget: five minutes in all on two cores."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+import real_rows
 from runs import read_metrics, run_burnish
 
 pytestmark = pytest.mark.slow
@@ -44,3 +46,61 @@ def test_smollm2_learns_from_chinese_pairs_with_an_adapter(smollm2: Path, shared
     assert records[1]["rewards/margins"] != 0
     base = AutoModelForCausalLM.from_pretrained(smollm2)
     assert PeftModel.from_pretrained(base, tmp_path / "run" / "model").peft_config
+
+
+def _stage(command: str, model: Path, data: Path, output: Path, *words: Any) -> list[dict[str, Any]]:
+    """Two steps of two rows on what other stages than DPO read."""
+    run_burnish(
+        command,
+        *("--model_name_or_path", model, "--dataset_name", data, "--output_dir", output, "--max_train_samples", 4),
+        *("--global_batch_size", 2, "--max_steps", 2, "--logging_steps", 1, "--num_samples", 0, "--max_length", 384),
+        *("--learning_rate", 1e-5, "--save_strategy", "no", *words),
+    )
+    return read_metrics(output)
+
+
+@pytest.fixture(scope="module")
+def tuned(smollm2: Path, shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of supervised tuning on gsm8k, which the other stages begin from."""
+    run = tmp_path_factory.mktemp("sft") / "run"
+    _stage("sft", smollm2, shared_dir / "data" / "gsm8k" / "train.jsonl.gz", run, "--packing")
+    return run
+
+
+def test_supervised_tuning_begins_where_a_model_that_knows_english_does(tuned: Path) -> None:
+    first, second, summary = read_metrics(tuned)
+    assert summary["kind"] == "summary"
+    for record in (first, second):
+        assert 0.5 < record["loss"] < 2.5  # a model that knows nothing: ln 49152 = 10.8
+        assert record["mean_token_accuracy"] > 0.5
+
+
+def test_dpo_goes_on_from_the_tuned_model(tuned: Path, shared_dir: Path, tmp_path: Path) -> None:
+    data = shared_dir / "data" / "gsm8k" / "pairs-train.jsonl"
+    first, second, _ = _stage("dpo", tuned / "model", data, tmp_path / "run")
+    assert first["loss"] == pytest.approx(0.693147, abs=1e-4)
+    assert second["rewards/margins"] != 0
+
+
+def test_kto_goes_on_from_the_tuned_model_with_graded_solutions(tuned: Path, shared_dir: Path, tmp_path: Path) -> None:
+    graded = real_rows.read(shared_dir / "data" / "gsm8k" / "example_model_solutions.jsonl.gz")
+    rows = [row for raw, _ in zip(graded, range(8), strict=False) for row in real_rows.solution_rows(raw)]
+    both = [[row for row in rows if row["label"] is label][:2] for label in (True, False)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for some in both for row in some))
+    first, second, _ = _stage("kto", tuned / "model", tmp_path / "rows.jsonl", tmp_path / "run")
+    assert first["kl"] == pytest.approx(0, abs=1e-4)
+    assert first["loss"] == pytest.approx(0.5, abs=1e-3)
+    assert second["loss"] != first["loss"]
+
+
+def test_a_reward_model_of_real_pairs_loads_and_scores(tuned: Path, shared_dir: Path, tmp_path: Path) -> None:
+    data = shared_dir / "data" / "llmbar" / "Adversarial_Neighbor.json"
+    first, _, _ = _stage("reward", tuned / "model", data, tmp_path / "run")
+    assert {"accuracy", "margin", "mean_reward"} <= first.keys()
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "model")
+    assert model.config.num_labels == 1
+    words = ["--max_train_samples", 3, "--max_length", 384]
+    run_burnish("score", tmp_path / "run" / "model", data, tmp_path / "scored.jsonl", *words)
+    scored = [json.loads(line) for line in (tmp_path / "scored.jsonl").read_text().splitlines()]
+    assert len(scored) == 3
+    assert all(row["margin"] == row["rewards"][0] - row["rewards"][1] != 0 for row in scored)

@@ -77,7 +77,7 @@ def _ranks(group: PromptGroup) -> Sequence[int]:
 def _by_length(
     chosen_rewards: Tensor, rejected_rewards: Tensor, num_tokens: Tensor, chosen: Tensor, rejected: Tensor
 ) -> dict[str, SumAndCount]:
-    """Accuracy on pairs whose chosen completion has fewer tokens, and more: length alone gives 0 on one, 1 on the other."""
+    """Accuracy on pairs whose chosen completion has fewer tokens, and more: length alone divides them into 0 and 1."""
     more = num_tokens.index_select(0, chosen) - num_tokens.index_select(0, rejected)
     right = (chosen_rewards > rejected_rewards).detach().to(chosen_rewards.dtype)
     groups = {"shorter": (more < 0).to(right.dtype), "longer": (more > 0).to(right.dtype)}
