@@ -10,7 +10,6 @@ import pytest
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-import real_rows
 from runs import read_metrics, run_burnish
 
 pytestmark = pytest.mark.slow
@@ -80,17 +79,6 @@ def test_dpo_goes_on_from_the_tuned_model(tuned: Path, shared_dir: Path, tmp_pat
     first, second, _ = _stage("dpo", tuned / "model", data, tmp_path / "run")
     assert first["loss"] == pytest.approx(0.693147, abs=1e-4)
     assert second["rewards/margins"] != 0
-
-
-def test_kto_goes_on_from_the_tuned_model_with_graded_solutions(tuned: Path, shared_dir: Path, tmp_path: Path) -> None:
-    graded = real_rows.read(shared_dir / "data" / "gsm8k" / "example_model_solutions.jsonl.gz")
-    rows = [row for raw, _ in zip(graded, range(8), strict=False) for row in real_rows.solution_rows(raw)]
-    both = [[row for row in rows if row["label"] is label][:2] for label in (True, False)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for some in both for row in some))
-    first, second, _ = _stage("kto", tuned / "model", tmp_path / "rows.jsonl", tmp_path / "run")
-    assert first["kl"] == pytest.approx(0, abs=1e-4)
-    assert first["loss"] == pytest.approx(0.5, abs=1e-3)
-    assert second["loss"] != first["loss"]
 
 
 def test_a_reward_model_of_real_pairs_loads_and_scores(tuned: Path, shared_dir: Path, tmp_path: Path) -> None:

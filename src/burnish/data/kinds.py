@@ -92,7 +92,9 @@ def to_ranking(example: Example) -> list[Example]:
     if example.shape == "preference":
         return [replace(example, shape="ranked", ranking=(0, 1))]
     if example.shape != "ranked":
-        raise WrongShape(_wrong(example, "a preference pair (chosen and rejected) or a ranked list (completions, ranking)"))
+        raise WrongShape(
+            _wrong(example, "a preference pair (chosen and rejected) or a ranked list (completions, ranking)")
+        )
     return [replace(example, ranking=example.ranking or tuple(range(len(example.completions))))]
 
 
