@@ -118,3 +118,32 @@ def _send(number: str, times: int, seconds_apart: float) -> None:
 def slow_steps(seconds: float) -> None:
     """Let every step take longer."""
     _before(TrainingLoop, "_one_step", lambda _: time.sleep(seconds))
+
+
+def out_of_memory(
+    above: int, where: str, step: int = 1, times: int = 10**9, rank: int = 0, training: bool = True
+) -> None:
+    """Refuse micro-batches of more than `above` tokens from a step (from 1) on, as a full device does.
+
+    In the last layer's forward, or in the first layer's backward, when later layers have their gradients already.
+    """
+    left = {"times": times}
+
+    def arm(loop: Any) -> None:
+        def refuse(hidden: Any) -> None:
+            is_due = loop.counters.step + 1 >= step and loop.passes.scorer.training is training
+            if is_due and left["times"] and hidden.shape[0] * hidden.shape[1] > above:
+                left["times"] -= 1
+                raise RuntimeError(
+                    "DefaultCPUAllocator: can't allocate memory: you tried to allocate 17179869184 bytes."
+                )
+
+        if loop.passes.ranks.rank != rank:
+            return
+        layers = [one for one in loop.passes.scorer.modules() if type(one).__name__.endswith("DecoderLayer")]
+        if where == "forward":
+            layers[-1].register_forward_pre_hook(lambda _, inputs: refuse(inputs[0]))
+        else:
+            layers[0].register_full_backward_pre_hook(lambda _, gradients: refuse(gradients[0]))
+
+    _before(TrainingLoop, "run", arm)

@@ -21,13 +21,17 @@ def build_accelerator(device: Device, precision: Precision, **options: Any) -> A
         accelerate.Accelerator.
     """
     os.environ["ACCELERATE_TORCH_DEVICE"] = str(device.torch_device)
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState, PartialState
 
     # A second run in one process (a notebook, a test) may differ in device or precision from the first.
     AcceleratorState._reset_state(reset_partial_state=PartialState._shared_state.get("num_processes", 1) == 1)
+    # Buffers are constants, equal on all ranks. Broadcasting them would put a collective into forward passes, where a
+    # rank that runs out of memory must be able to leave.
+    handlers = [*options.pop("kwargs_handlers", ()), DistributedDataParallelKwargs(broadcast_buffers=False)]
     return Accelerator(
         mixed_precision=precision.accelerate_name,
         cpu=not device.is_accelerator,
+        kwargs_handlers=handlers,
         **options,
     )

@@ -15,7 +15,7 @@ from burnish.device.pick import Device
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Names of glibc's mallopt(3)."""
 _KEPT_BLOCK_BYTES = 2**30
-_OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "defaultcpuallocator")
+_OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "defaultcpuallocator", "bad_alloc")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -23,6 +23,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY_TEXTS)
+
+
+def free_cached_memory(device: torch.device) -> None:
+    """Give what the device's allocator holds without using it back to the device; nothing to do on the CPU."""
+    if device.type != "cpu":
+        getattr(torch, device.type).empty_cache()
 
 
 def peak_memory_bytes(device: Device) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,19 +38,29 @@ def set_device_rng_state(device: Device, state: torch.Tensor) -> None:
         _module(device).set_rng_state(state, device.torch_device)
 
 
-@contextmanager
-def forked_rng(device: Device) -> Iterator[None]:
-    """Let the block draw random numbers without moving the run's own generators."""
+def mark_rng(device: Device) -> Callable[[], None]:
+    """Remember where all generators stand; what it returns puts them back there, as often as it is called."""
     python, numpy_state = random.getstate(), np.random.get_state()
     torch_state, device_state = torch.get_rng_state(), device_rng_state(device)
-    try:
-        yield
-    finally:
+
+    def put_back() -> None:
         random.setstate(python)
         np.random.set_state(numpy_state)
         torch.set_rng_state(torch_state)
         if device_state is not None:
             set_device_rng_state(device, device_state)
+
+    return put_back
+
+
+@contextmanager
+def forked_rng(device: Device) -> Iterator[None]:
+    """Let the block draw random numbers without moving the run's own generators."""
+    put_back = mark_rng(device)
+    try:
+        yield
+    finally:
+        put_back()
 
 
 def _module(device: Device) -> Any:

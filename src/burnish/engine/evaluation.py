@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from burnish.console import progress
 from burnish.data.groups import PromptGroup
+from burnish.engine.memory_retry import within_memory
 from burnish.engine.metrics import MetricSums
 from burnish.engine.passes import Passes
 
@@ -31,10 +32,14 @@ class Evaluation:
         None where `gives_up`, asked before every micro-batch, ended it.
         """
         started = time.perf_counter()
-        sums = MetricSums()
         denominators = passes.method.denominators(self.groups)
         with progress("evaluating", total=len(self.groups), unit="groups") as advance:
-            finished = passes.evaluate(self.groups, denominators, sums, advance, gives_up)
+
+            def attempt() -> tuple[MetricSums, bool]:
+                sums = MetricSums()
+                return sums, passes.evaluate(self.groups, denominators, sums, advance, gives_up)
+
+            sums, finished = within_memory(passes, attempt)
         if not finished:
             return None
         means = passes.method.derive(sums.take_means(passes.ranks))

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from burnish.batching.sampler import StepSampler
@@ -18,6 +19,7 @@ from burnish.engine.callbacks import Callbacks
 from burnish.engine.counters import Counters
 from burnish.engine.evaluation import Evaluation
 from burnish.engine.interruption import StopRequest
+from burnish.engine.memory_retry import train_within_memory, within_memory
 from burnish.engine.metrics import MetricSums
 from burnish.engine.numerics import Verdict, judge_step
 from burnish.engine.passes import Passes
@@ -102,10 +104,11 @@ class TrainingLoop:
         with progress("scoring the reference", total=len(self.groups), unit="groups") as advance:
             for step in range(self.sampler.steps_per_epoch):
                 indices = [int(index) for index in self.sampler.groups_of(step)]
-                passes.score_reference(indices, [self.groups[index] for index in indices], advance)
+                members = [self.groups[index] for index in indices]
+                within_memory(passes, partial(passes.score_reference, indices, members, advance))
         if self.evaluation is not None:
             held_out = self.evaluation.groups
-            passes.score_reference(range(len(held_out)), held_out, lambda _: None)
+            within_memory(passes, partial(passes.score_reference, range(len(held_out)), held_out, lambda _: None))
         reference.unload()
 
     def evaluate(self) -> dict[str, float]:
@@ -167,8 +170,7 @@ class TrainingLoop:
         members = [self.groups[index] for index in indices]
         method = self.passes.method
         method.set_progress(step / self.total_steps)
-        step_sums = MetricSums()
-        trained = self.passes.train(indices, members, method.denominators(members), step_sums)
+        trained, step_sums = train_within_memory(self.passes, indices, members, method.denominators(members))
         self.counters.learning_rate = float(self.schedule.get_last_lr()[0])
         self.callbacks.call("on_pre_optimizer_step")
         self.counters.grad_norm = self._clip()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from burnish.batching.layout import MicroBatch, lay_out, row_shape
 from burnish.batching.planner import MicroBatchPlan, StepPlan, plan_filled_rows, plan_packed_step, plan_step
@@ -17,6 +18,7 @@ from burnish.batching.ranks import plan_ranks
 from burnish.data.groups import PromptGroup
 from burnish.device.ranks import Ranks
 from burnish.engine.coupling import Coupling, CouplingTable, find_coupling
+from burnish.engine.memory_retry import Attempt, Overflow, smallest_alone
 from burnish.engine.method import CoupledMethod, Method, MicroBatchLoss, StepPart
 from burnish.engine.metrics import MetricSums, scalar
 from burnish.models.cached_reference import CachedReference
@@ -70,6 +72,11 @@ class Cut:
     row_tokens: int | None = None
     """Most tokens of a padded row that several examples share; None gives each example its own row."""
 
+    def within(self, max_tokens: int) -> Cut:
+        """The same cut with at most so many tokens in a micro-batch."""
+        row_tokens = None if self.row_tokens is None else min(self.row_tokens, max_tokens)
+        return replace(self, max_tokens=min(self.max_tokens, max_tokens), row_tokens=row_tokens)
+
     def plan(self, indices: Sequence[int], groups: Sequence[PromptGroup], ranks: Ranks | None = None) -> StepPlan:
         """Plan this rank's micro-batches for groups of all ranks, given with their indices in the store."""
         group_of = dict(zip(indices, groups, strict=True))
@@ -92,6 +99,28 @@ class Cut:
         return plan_step(indices, shapes, self.max_tokens)
 
 
+@dataclass(slots=True, eq=False)
+class _StepInWork:
+    """What the micro-batches of one attempt at a step share."""
+
+    group_of: GroupOf
+    denominators: Mapping[str, float]
+    sums: MetricSums
+    coupling: Coupling | None
+    value: Any
+    scored: Scored | None
+    """Scores of the step's only micro-batch, where coupling has made them already."""
+    statistics: Tensor | None = None
+
+
+def _ignore(_: Overflow) -> None:
+    """Tell nobody."""
+
+
+def _stay() -> None:
+    """Put nothing back."""
+
+
 @dataclass(slots=True)
 class Passes:
     """What both training and evaluation do with a plan."""
@@ -109,6 +138,13 @@ class Passes:
     forked_rng: Callable[[], AbstractContextManager[None]] = nullcontext
     """A block in which drawing random numbers does not move the run's generators."""
 
+    mark_rng: Callable[[], Callable[[], None]] = lambda: _stay
+    """Remembers where the generators stand; what it returns puts them back."""
+    when_smaller: Callable[[Overflow], None] = _ignore
+    """Told when memory ran out and `cut` has become smaller."""
+    proven_tokens: int = 0
+    """Largest micro-batch of this rank, in tokens, whose forward and backward pass fitted."""
+
     def train(
         self,
         indices: Sequence[int],
@@ -119,25 +155,77 @@ class Passes:
         """Add the gradients of a step's groups, given with their indices; ranks exchange them at the last micro-batch.
 
         Nothing but gradients, sums and caches changes: what it returns goes to `advance` if the step is taken.
+
+        Raises:
+            DoesNotFit: out of memory on this rank or another; gradients and sums are then worthless.
         """
         plan, group_of = self.cut.plan(indices, groups, self.ranks), dict(zip(indices, groups, strict=True)).__getitem__
         coupling = find_coupling(self.method, indices, groups)
-        value, scored = self._couple(coupling, plan, group_of, denominators)
-        last = plan.micro_batches[-1]
-        statistics: Tensor | None = None
-        for micro in plan.micro_batches:
-            with nullcontext() if micro is last else self.accelerator.no_sync(self.scorer):
-                scored = scored or self._score(micro, group_of)
-                step = None if coupling is None else coupling.part(value, micro.groups, self.device)
-                outcome = self._outcome(scored, denominators, step)
-                scored = None
-                # Wrappers average gradients over ranks; the loss is already divided by the count over all ranks.
-                # A rank's filler has a backward pass, as others wait for it, and weighs nothing.
-                self.accelerator.backward(outcome.loss * (0.0 if micro.is_filler else float(self.ranks.size)))
-            self._add(sums, outcome, micro)
-            statistics = _added(statistics, outcome.statistics, weight=0.0 if micro.is_filler else 1.0)
+        attempt = self._attempt()
+        value, scored = self._couple(coupling, plan, group_of, denominators, attempt)
+        step = _StepInWork(group_of, denominators, sums, coupling, value, scored)
+        *others, last = plan.micro_batches
+        for micro in others:
+            self._train_alone(step, micro, attempt)
+        if self.ranks.size == 1:
+            self._train_alone(step, last, attempt, is_last=True)
+            attempt.agree()
+        else:
+            self._train_together(step, last, plan, attempt)
         self._count_one_loss(sums)
-        return TrainedStep(value, statistics)
+        return TrainedStep(value, step.statistics)
+
+    def _attempt(self) -> Attempt:
+        is_whole = self.ranks.size == 1 or isinstance(self.scorer, DistributedDataParallel)
+        return Attempt(self.ranks, can_start_over=is_whole)
+
+    def _train_alone(
+        self, step: _StepInWork, micro: MicroBatchPlan, attempt: Attempt, *, is_last: bool = False
+    ) -> None:
+        """Add a micro-batch's gradients to this rank's own, unless memory has run out before."""
+        if attempt.has_failed:
+            return
+        quiet = nullcontext() if is_last else self.accelerator.no_sync(self.scorer)
+        with attempt.guard(micro, step.group_of), quiet:
+            self._train_micro_batch(step, micro)
+            self.proven_tokens = max(self.proven_tokens, micro.num_padded_tokens)
+
+    def _train_together(self, step: _StepInWork, last: MicroBatchPlan, plan: StepPlan, attempt: Attempt) -> None:
+        """Compute the last micro-batch, and exchange gradients during its backward pass.
+
+        A rank that ran out of memory in that pass would leave the others waiting. So a size that has not fitted before
+        is computed alone first, and the exchange then goes with a small micro-batch of weight 0.
+        """
+        is_unproven = attempt.can_start_over and last.num_padded_tokens > self.proven_tokens
+        if attempt.agree_on(is_unproven):
+            self._train_alone(step, last, attempt, is_last=False)
+            attempt.agree()
+            with self.forked_rng():
+                self._train_micro_batch(step, smallest_alone(self, plan.micro_batches, step.group_of))
+            return
+        outcome: MicroBatchLoss | None = None
+        with attempt.guard(last, step.group_of):
+            outcome = self._forward(step, last)
+        attempt.agree()
+        assert outcome is not None
+        with attempt.exchanging().guard(last, step.group_of):
+            self._backward(step, last, outcome)
+
+    def _train_micro_batch(self, step: _StepInWork, micro: MicroBatchPlan) -> None:
+        self._backward(step, micro, self._forward(step, micro))
+
+    def _forward(self, step: _StepInWork, micro: MicroBatchPlan) -> MicroBatchLoss:
+        scored, step.scored = step.scored or self._score(micro, step.group_of), None
+        part = None if step.coupling is None else step.coupling.part(step.value, micro.groups, self.device)
+        return self._outcome(scored, step.denominators, part)
+
+    def _backward(self, step: _StepInWork, micro: MicroBatchPlan, outcome: MicroBatchLoss) -> None:
+        # Wrappers average gradients over ranks; the loss is already divided by the count over all ranks.
+        # A rank's filler has a backward pass, as others wait for it, and weighs nothing.
+        self.accelerator.backward(outcome.loss * (0.0 if micro.is_filler else float(self.ranks.size)))
+        self._add(step.sums, outcome, micro)
+        weight = 0.0 if micro.is_filler else 1.0
+        step.statistics = _added(step.statistics, outcome.statistics, weight=weight)
 
     def advance(self, trained: TrainedStep) -> None:
         """Bring the method's running state up to date with a step that moves the weights; every rank calls it."""
@@ -156,21 +244,27 @@ class Passes:
         """Sum an evaluation's loss and metrics; nothing is differentiated and dropout is off.
 
         `gives_up` is asked before every micro-batch; False says that it ended the evaluation.
+
+        Raises:
+            DoesNotFit: as `train`; the scorer is left in eval mode.
         """
         self.scorer.eval()
-        plan = self.cut.plan(range(len(groups)), groups, self.ranks)
-        coupling = find_coupling(self.method, range(len(groups)), groups)
-        value, scored = self._couple(coupling, plan, groups.__getitem__, denominators)
-        finished = True
+        plan, attempt = self.cut.plan(range(len(groups)), groups, self.ranks), self._attempt()
+        coupling, finished = find_coupling(self.method, range(len(groups)), groups), True
+        value, scored = self._couple(coupling, plan, groups.__getitem__, denominators, attempt)
         for micro in plan.micro_batches:
             if gives_up():
                 finished = False
                 break
-            step = None if coupling is None else coupling.part(value, micro.groups, self.device)
-            outcome = self._outcome(scored or self._score(micro, groups.__getitem__), denominators, step)
-            scored = None
-            self._add(sums, outcome, micro)
-            advance(len(micro.groups))
+            if attempt.has_failed:
+                break
+            with attempt.guard(micro, groups.__getitem__):
+                step = None if coupling is None else coupling.part(value, micro.groups, self.device)
+                outcome = self._outcome(scored or self._score(micro, groups.__getitem__), denominators, step)
+                scored = None
+                self._add(sums, outcome, micro)
+                advance(len(micro.groups))
+        attempt.agree()
         self._count_one_loss(sums)
         self.flush()
         self.scorer.train()
@@ -181,10 +275,14 @@ class Passes:
         self, indices: Sequence[int], groups: Sequence[PromptGroup], advance: Callable[[int], None]
     ) -> None:
         """Score groups with the reference alone, in the micro-batches that training or evaluation makes of them."""
-        group_of = dict(zip(indices, groups, strict=True)).__getitem__
+        group_of, attempt = dict(zip(indices, groups, strict=True)).__getitem__, self._attempt()
         for micro in self.cut.plan(indices, groups, self.ranks).micro_batches:
-            self._score_with_reference([group_of(index) for index in micro.groups], micro)
-            advance(len(micro.groups))
+            if attempt.has_failed:
+                break
+            with attempt.guard(micro, group_of):
+                self._score_with_reference([group_of(index) for index in micro.groups], micro)
+                advance(len(micro.groups))
+        attempt.agree()
         self.flush()
 
     def flush(self) -> None:
@@ -193,37 +291,43 @@ class Passes:
             self.reference.exchange(self.ranks)
 
     def _couple(
-        self, coupling: Coupling | None, plan: StepPlan, group_of: GroupOf, denominators: Mapping[str, float]
+        self,
+        coupling: Coupling | None,
+        plan: StepPlan,
+        group_of: GroupOf,
+        denominators: Mapping[str, float],
+        attempt: Attempt,
     ) -> tuple[Any, Scored | None]:
         """What the step's losses must know first, and the scores of its only micro-batch where that was enough."""
         if coupling is None:
             return None, None
-        table = CouplingTable(len(coupling.groups))
+        table, scored = CouplingTable(len(coupling.groups)), None
         if coupling.is_own and len(plan.micro_batches) == 1 and self.ranks.size == 1:
             only = plan.micro_batches[0]
-            scored = self._score(only, group_of)  # with gradient in training: no second forward
-            self._put(coupling.method, table, coupling.rows(only.groups, self.device), scored, only)
-            return coupling.method.couple(table.gather(self._sum_over_ranks), denominators), scored
-        self._score_first(coupling, plan, group_of, table)
-        return coupling.method.couple(table.gather(self._sum_over_ranks), denominators), None
+            with attempt.guard(only, group_of):
+                scored = self._score(only, group_of)  # with gradient in training: no second forward
+                self._put(coupling.method, table, coupling.rows(only.groups, self.device), scored, only)
+        else:
+            self._score_first(coupling, plan, group_of, table, attempt)
+        attempt.agree()
+        return coupling.method.couple(table.gather(self._sum_over_ranks), denominators), scored
 
     @torch.no_grad()
-    def _score_first(self, coupling: Coupling, plan: StepPlan, group_of: GroupOf, table: CouplingTable) -> None:
+    def _score_first(
+        self, coupling: Coupling, plan: StepPlan, group_of: GroupOf, table: CouplingTable, attempt: Attempt
+    ) -> None:
         """Score the coupled groups without gradient, under the random numbers that the step's own passes will draw."""
+        own = coupling.is_own
+        groups = group_of if own else coupling.groups.__getitem__
+        if not own:
+            plan = self.cut.plan(range(len(coupling.groups)), coupling.groups, self.ranks)
         with self.forked_rng():
-            if coupling.is_own:
-                for micro in plan.micro_batches:
-                    self._put(
-                        coupling.method,
-                        table,
-                        coupling.rows(micro.groups, self.device),
-                        self._score(micro, group_of),
-                        micro,
-                    )
-                return
-            for micro in self.cut.plan(range(len(coupling.groups)), coupling.groups, self.ranks).micro_batches:
-                rows = torch.tensor(micro.groups, dtype=torch.int64, device=self.device)
-                self._put(coupling.method, table, rows, self._score(micro, coupling.groups.__getitem__), micro)
+            for micro in plan.micro_batches:
+                if attempt.has_failed:
+                    return
+                with attempt.guard(micro, groups):
+                    rows = coupling.rows(micro.groups, self.device) if own else _places(micro.groups, self.device)
+                    self._put(coupling.method, table, rows, self._score(micro, groups), micro)
 
     @torch.no_grad()
     def _put(
@@ -276,6 +380,10 @@ class Passes:
         cut = self.cut
         batch = lay_out(groups, shared=cut.shared, pad_id=cut.pad_id, packed=cut.packed, row_sizes=row_sizes)
         return batch.to(self.device)
+
+
+def _places(numbers: Sequence[int], device: torch.device) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.int64, device=device)
 
 
 def _added(total: Tensor | None, more: Tensor | None, *, weight: float) -> Tensor | None:

@@ -150,8 +150,12 @@ class RunCheckpoints:
             self.loop.passes.at_start = StartInvariants(self.method)
 
     def _restore_cut(self, state: CheckpointState) -> None:
-        """Cut steps as the checkpoint's run did: sums in another order would not be bit-equal."""
-        self.loop.passes.cut = Cut(**state.counters["cut"])
+        """Cut steps as the checkpoint's run did: sums in another order would not be bit-equal.
+
+        A smaller budget that was asked for wins: it is what a run without enough memory is resumed with.
+        """
+        cut, asked = Cut(**state.counters["cut"]), self.session.asked_tokens
+        self.loop.passes.cut = cut if asked is None else cut.within(asked)
         self.args.max_tokens_per_micro_batch = self.loop.passes.cut.max_tokens
 
     def _fingerprints(self) -> dict[str, str]:

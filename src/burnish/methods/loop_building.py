@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from burnish.device.profiler import StepProfiler
-from burnish.device.rng import forked_rng
+from burnish.device.rng import forked_rng, mark_rng
 from burnish.engine.best import build_best_metric
 from burnish.engine.cadence import build_cadence
 from burnish.engine.callbacks import Callbacks
@@ -16,6 +16,7 @@ from burnish.engine.duration import parse_duration
 from burnish.engine.evaluation import Evaluation
 from burnish.engine.interruption import StopRequest
 from burnish.engine.loop import Cadences, TrainingLoop, total_steps
+from burnish.engine.memory_notes import MemoryNotes
 from burnish.engine.method import Method
 from burnish.engine.optimizer import build_optimizer, build_schedule
 from burnish.engine.passes import Passes
@@ -75,9 +76,12 @@ def build_loop(
     schedule = build_schedule(optimizer.optimizer, args, steps)
     run_path = None if run_dir is None else run_dir.path
     callbacks = _build_callbacks(args, session, user_callbacks, run_path, optimizer=optimizer, lr_scheduler=schedule)
+    passes = _build_passes(session, method)
+    recorder = Recorder(run_dir=run_dir, callbacks=callbacks, accelerator=session.accelerator)
+    passes.when_smaller = MemoryNotes(args, passes, recorder)
     return TrainingLoop(
         settings=args,
-        passes=_build_passes(session, method),
+        passes=passes,
         optimizer=optimizer,
         schedule=schedule,
         sampler=session.sampler,
@@ -86,7 +90,7 @@ def build_loop(
         cadences=_build_cadences(args, steps, session.sampler.steps_per_epoch),
         evaluation=_build_evaluation(args, session),
         callbacks=callbacks,
-        recorder=Recorder(run_dir=run_dir, callbacks=callbacks, accelerator=session.accelerator),
+        recorder=recorder,
         best=build_best_metric(
             args.metric_for_best_model,
             args.greater_is_better,
@@ -118,6 +122,7 @@ def _build_passes(session: Session, method: Method) -> Passes:
         device=session.device.torch_device,
         cut=session.cut,
         forked_rng=partial(forked_rng, session.device),
+        mark_rng=partial(mark_rng, session.device),
         ranks=session.ranks,
     )
 

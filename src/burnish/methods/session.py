@@ -76,6 +76,8 @@ class Session:
     cut: Cut
     ranks: Ranks
     fingerprints: dict[str, str] = field(default_factory=dict)
+    asked_tokens: int | None = None
+    """Budget of a micro-batch that the settings named; None where it was chosen."""
 
 
 def global_batch_size(config: Any, num_ranks: int = 1) -> int:
@@ -224,6 +226,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         cut=_choose_cut(config, scoring, tokenizer.pad_token_id, max_tokens),
         ranks=ranks,
         fingerprints=fingerprints,
+        asked_tokens=config.max_tokens_per_micro_batch,
     )
 
 
