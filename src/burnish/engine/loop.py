@@ -173,8 +173,7 @@ class TrainingLoop:
         trained, step_sums = train_within_memory(self.passes, indices, members, method.denominators(members))
         self.counters.learning_rate = float(self.schedule.get_last_lr()[0])
         self.callbacks.call("on_pre_optimizer_step")
-        self.counters.grad_norm = self._clip()
-        verdict = self._judge(step, step_sums)
+        verdict = self._judge(step, step_sums, self._clip())
         self._count(members)
         if verdict.moves:
             self.sums.merge(step_sums)
@@ -187,15 +186,15 @@ class TrainingLoop:
             self.passes.reference.after_step(self.counters.step)
         self._stop_if_hopeless(verdict)
 
-    def _clip(self) -> float:
-        """Scale the gradient down to the limit of its global norm, and give the norm before."""
+    def _clip(self) -> Any:
+        """Scale the gradient down to the limit of its global norm, and give the norm before, on the device."""
         limit = self.settings.max_grad_norm or math.inf
-        return float(self.passes.accelerator.clip_grad_norm_(self.passes.scorer.parameters(), limit))
+        return self.passes.accelerator.clip_grad_norm_(self.passes.scorer.parameters(), limit)
 
-    def _judge(self, step: int, step_sums: MetricSums) -> Verdict:
+    def _judge(self, step: int, step_sums: MetricSums, grad_norm: Any) -> Verdict:
         """Decide on a step, the same on every rank; a loss scaler's overflows are its own business."""
-        (loss,) = self.passes.sum_over_ranks([step_sums.total("loss")])
-        norm = self.counters.grad_norm
+        loss, norm = self.passes.loss_and_norm(step_sums.total("loss"), grad_norm)
+        self.counters.grad_norm = norm
         if self.passes.accelerator.scaler is not None and math.isfinite(loss) and not math.isfinite(norm):
             norm = 0.0  # the scaler skips the step by itself and lowers its scale
         verdict = judge_step(loss, norm, self.counters.recent_losses, self.settings)

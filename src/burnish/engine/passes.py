@@ -22,6 +22,7 @@ from burnish.engine.memory_retry import Attempt, Overflow, smallest_alone
 from burnish.engine.method import CoupledMethod, Method, MicroBatchLoss, StepPart
 from burnish.engine.metrics import MetricSums, scalar
 from burnish.models.cached_reference import CachedReference
+from burnish.scoring.compute_copies import forget_compute_copies
 from burnish.scoring.scores import CompletionScores
 
 GroupOf = Callable[[int], PromptGroup]
@@ -159,6 +160,7 @@ class Passes:
         Raises:
             DoesNotFit: out of memory on this rank or another; gradients and sums are then worthless.
         """
+        forget_compute_copies(trainable_only=True)
         plan, group_of = self.cut.plan(indices, groups, self.ranks), dict(zip(indices, groups, strict=True)).__getitem__
         coupling = find_coupling(self.method, indices, groups)
         attempt = self._attempt()
@@ -249,6 +251,7 @@ class Passes:
             DoesNotFit: as `train`; the scorer is left in eval mode.
         """
         self.scorer.eval()
+        forget_compute_copies(trainable_only=True)
         plan, attempt = self.cut.plan(range(len(groups)), groups, self.ranks), self._attempt()
         coupling, finished = find_coupling(self.method, range(len(groups)), groups), True
         value, scored = self._couple(coupling, plan, groups.__getitem__, denominators, attempt)
@@ -344,6 +347,14 @@ class Passes:
         """Numbers of each rank added up, on the host; every rank calls it with as many."""
         packed = torch.stack([torch.as_tensor(value, dtype=torch.float32, device=self.device) for value in values])
         return self.ranks.sum(packed).tolist()
+
+    def loss_and_norm(self, loss: Tensor, grad_norm: Any) -> tuple[float, float]:
+        """A step's loss over all ranks and its gradient norm, alike on every rank, in one copy to the host."""
+        if type(grad_norm) is not Tensor:  # wrappers give numbers, or tensors that lie on several ranks
+            return self.sum_over_ranks([loss])[0], float(grad_norm)
+        total = self.ranks.sum(loss.to(torch.float32).reshape(1))
+        first, second = torch.cat([total, grad_norm.to(total).reshape(1)]).tolist()
+        return first, second
 
     def _add(self, sums: MetricSums, outcome: MicroBatchLoss, micro: MicroBatchPlan) -> None:
         if not micro.is_filler:

@@ -5,7 +5,9 @@ weights; RMS norms keep their input and one number a token for the backward pass
 SwiGLU blocks keep what enters the gate and compute the product again. Only the forward methods of single instances are
 replaced: parameters, names, hooks and saved files stay as they are, and so does every layer that is not known here.
 
-Under autocast, and in other dtypes than float32, each layer goes its own way.
+Under autocast to bfloat16 they compute in bfloat16, as autocast would have them do, with weights that are cast once a
+step (scoring.compute_copies), and norms give bfloat16 at once, which is what the linear layers behind them take.
+Weights in other dtypes than float32 go their own way.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from burnish.scoring.compute_copies import compute_copy
 
 RMS_NORMS = frozenset(
     {
@@ -64,9 +68,14 @@ def _is_plain_swiglu(module: Any) -> bool:
     return is_silu and all(type(part) is nn.Linear and part.bias is None for part in parts)
 
 
-def _is_ours(hidden: Tensor, weight: Tensor) -> bool:
-    """Plain float32 tensors outside of autocast."""
-    return hidden.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+def _dtype_for(hidden: Tensor, weight: Tensor) -> torch.dtype | None:
+    """What a layer with this weight computes in here: float32, bfloat16 under autocast; None leaves it to itself."""
+    if weight.dtype != torch.float32:
+        return None
+    if torch.is_autocast_enabled("cpu"):
+        is_known = torch.get_autocast_dtype("cpu") == torch.bfloat16 and hidden.dtype in (torch.float32, torch.bfloat16)
+        return torch.bfloat16 if is_known else None
+    return torch.float32 if hidden.dtype == torch.float32 else None
 
 
 def _linear_kernel() -> Any:
@@ -84,71 +93,87 @@ def _product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 def _linear_forward(self: nn.Linear, input: Tensor) -> Tensor:  # noqa: A002 (torch.nn.Linear's own name)
-    if not _is_ours(input, self.weight):
+    dtype = _dtype_for(input, self.weight)
+    if dtype is None:
         return torch.nn.functional.linear(input, self.weight, self.bias)
-    return _Linear.apply(input, self.weight, self.bias)
+    return _Linear.apply(input.to(dtype), self.weight, self.bias, compute_copy(self.weight, dtype))
 
 
 def _norm_forward(self: Any, hidden_states: Tensor) -> Tensor:
-    if not _is_ours(hidden_states, self.weight):
+    dtype = _dtype_for(hidden_states, self.weight)
+    if dtype is None:
         return type(self).forward(self, hidden_states)
-    return _RmsNorm.apply(hidden_states, self.weight, self.variance_epsilon)
+    return _RmsNorm.apply(hidden_states, self.weight, self.variance_epsilon, dtype)
 
 
 def _gated_forward(self: Any, x: Tensor) -> Tensor:
-    if not _is_ours(x, self.gate_proj.weight):
+    weights = (self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight)
+    dtype = _dtype_for(x, weights[0])
+    if dtype is None:
         return type(self).forward(self, x)
-    return _SwiGlu.apply(x, self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight)
+    return _SwiGlu.apply(x.to(dtype), *weights, [compute_copy(weight, dtype) for weight in weights])
 
 
 class _Linear(torch.autograd.Function):
+    """Computes with a copy of the weight in the input's dtype; the gradient goes to the weight itself."""
+
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(hidden, weight)
-        return _product(hidden.reshape(-1, hidden.shape[-1]), weight, bias).view(*hidden.shape[:-1], -1)
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, copy: Tensor) -> Tensor:
+        ctx.save_for_backward(hidden, copy)
+        bias = None if bias is None else bias.to(hidden.dtype)
+        return _product(hidden.reshape(-1, hidden.shape[-1]), copy, bias).view(*hidden.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         hidden, weight = ctx.saved_tensors
         rows = grad.reshape(-1, grad.shape[-1])
-        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad
+        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         return (
             _product(rows, weight.t()).view(hidden.shape) if wants_hidden else None,
             rows.t() @ hidden.reshape(-1, hidden.shape[-1]) if wants_weight else None,
             rows.sum(dim=0) if wants_bias else None,
+            None,
         )
 
 
 class _RmsNorm(torch.autograd.Function):
-    """y = w · x · r, r = 1 / sqrt(mean(x²) + ε). dx = r · (g·w - x · r² · mean(g·w·x)), dw = Σ g · x · r."""
+    """y = w · x · r, r = 1 / sqrt(mean(x²) + ε). dx = r · (g·w - x · r² · mean(g·w·x)), dw = Σ g · x · r.
+
+    Computed in the weight's dtype, and given in another where that is what the next layer takes.
+    """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        inverse = torch.rsqrt(hidden.square().mean(dim=-1, keepdim=True) + epsilon)
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
+        precise = hidden.to(weight.dtype)
+        inverse = torch.rsqrt(precise.square().mean(dim=-1, keepdim=True) + epsilon)
         ctx.save_for_backward(hidden, weight, inverse)
-        return (hidden * inverse).mul_(weight)
+        return (precise * inverse).mul_(weight).to(dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         hidden, weight, inverse = ctx.saved_tensors
-        normal = hidden * inverse
+        normal, grad = hidden.to(weight.dtype) * inverse, grad.to(weight.dtype)
         product = grad * normal
         grad_weight = product.flatten(0, -2).sum(dim=0) if ctx.needs_input_grad[1] else None
         if not ctx.needs_input_grad[0]:
-            return None, grad_weight, None
+            return None, grad_weight, None, None
         # mean(g·w·x·r): one product of a matrix and a vector.
         along = torch.mv(product.flatten(0, -2), weight).div_(weight.numel()).view(inverse.shape)
         grad_hidden = torch.mul(grad, weight, out=product).sub_(normal.mul_(along)).mul_(inverse)
-        return grad_hidden, grad_weight, None
+        return grad_hidden.to(hidden.dtype), grad_weight, None, None
 
 
 class _SwiGlu(torch.autograd.Function):
-    """down(silu(gate(x)) · up(x)), keeping x and what gate and up gave."""
+    """down(silu(gate(x)) · up(x)), keeping x and what gate and up gave.
+
+    Takes the three weights, and copies of them in the input's dtype to compute with; gradients go to the weights.
+    """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, gate_weight: Tensor, up_weight: Tensor, down_weight: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, *parts: Any) -> Tensor:
+        gate_weight, up_weight, down_weight = parts[3]
         rows = hidden.reshape(-1, hidden.shape[-1])
         gate, up = _product(rows, gate_weight), _product(rows, up_weight)
         ctx.save_for_backward(rows, gate, up, gate_weight, up_weight, down_weight)
@@ -158,7 +183,7 @@ class _SwiGlu(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         hidden, gate, up, gate_weight, up_weight, down_weight = ctx.saved_tensors
-        wants_hidden, wants_gate, wants_up, wants_down = ctx.needs_input_grad
+        wants_hidden, wants_gate, wants_up, wants_down = ctx.needs_input_grad[:4]
         rows = grad.reshape(-1, grad.shape[-1])
         active = torch.nn.functional.silu(gate)
         grad_down = rows.t() @ (active * up) if wants_down else None
@@ -173,4 +198,5 @@ class _SwiGlu(torch.autograd.Function):
             grad_gate.t() @ hidden if wants_gate else None,
             grad_up.t() @ hidden if wants_up else None,
             grad_down,
+            None,
         )

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from burnish.scoring.compute_copies import compute_copy
+
 BLOCK_BYTES = 128 * 2**20
 """Most bytes of one block's float32 logits."""
 KEPT_BYTES = 256 * 2**20
@@ -96,7 +98,7 @@ def score_tokens(
     plan = _Plan(shape, max(1, block_bytes // (weight.shape[0] * 4)), kept_rows)
     cast_bias = None if bias is None else bias.to(hidden.dtype)
     logps, means, log_sums, entropies, correct, squares = _BlockwiseHead.apply(
-        hidden, weight.to(hidden.dtype), cast_bias, targets, plan, extras
+        hidden, weight, cast_bias, targets, plan, extras
     )
     if shape.softcap is None:
         with torch.set_grad_enabled(extras.normalizers and torch.is_grad_enabled()):
@@ -179,6 +181,7 @@ class _BlockwiseHead(torch.autograd.Function):
         plan: _Plan,
         extras: HeadExtras,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        weight = compute_copy(weight, hidden.dtype)  # the gradient goes to the weight itself, in its own dtype
         rows, precise, shape = hidden.shape[0], _precise(hidden.dtype), plan.shape
         logps, log_sums, means = (hidden.new_empty(rows, dtype=precise) for _ in range(3))
         entropies, correct = (hidden.new_empty(rows if extras.token_metrics else 0, dtype=precise) for _ in range(2))
@@ -239,7 +242,7 @@ class _BlockwiseHead(torch.autograd.Function):
                     grad_bias += grad.sum(dim=0, dtype=grad_bias.dtype)
         return (
             grad_hidden,
-            None if grad_weight is None else grad_weight.to(weight.dtype),
+            grad_weight,  # autograd gives it the dtype of the weight that came in
             None if grad_bias is None or bias is None else grad_bias.to(bias.dtype),
             *(None,) * 3,
         )

@@ -1,7 +1,8 @@
 """The check before step 1 that tree rows and the gathered head say what the model itself says.
 
-The first micro-batch's shortest and longest groups are scored three ways in float32, without dropout: tree rows,
-separate rows, and separate rows through the model's own forward. Where tree rows differ, rows hold one completion each;
+The first micro-batch's shortest and longest groups, cut to a few dozen tokens where attention has no window, are
+scored three ways in float32, without dropout: tree rows, separate rows, and separate rows through the model's own
+forward. Where tree rows differ, rows hold one completion each;
 where the gathered head differs too, all logits are computed. Both cost time and change nothing else. Where the device
 and the architecture allow it, tree rows are scored packed as well.
 """
@@ -9,8 +10,9 @@ and the architecture allow it, tree rows are scored packed as well.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from burnish.batching.layout import lay_out
@@ -20,6 +22,10 @@ from burnish.scoring.scorer import HeadPath, Scorer
 
 TOLERANCE_NATS = 2e-3
 """Most that one token's log-probability may differ; float32 rounding stays below 1e-4 on the models tried."""
+
+
+CHECKED_TOKENS = 48
+"""Most tokens of a prompt, and of a completion, in the check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,8 @@ def choose_scoring(
         return ScoringChoice(not known, HeadPath.GATHERED, reason, packed)
     by_size = sorted(groups, key=lambda group: group.num_tree_tokens)
     sample = [by_size[0], by_size[-1]] if len(by_size) > 1 else by_size
+    if scorer.architecture.window is None:
+        sample = [_cut(group) for group in sample]
     plain = _score(scorer, sample, shared=False, head_path=HeadPath.WHOLE, pad_id=pad_id)
     separate = _score(scorer, sample, shared=False, head_path=HeadPath.GATHERED, pad_id=pad_id)
     head_error = _largest_difference(separate, plain)
@@ -77,6 +85,20 @@ def choose_scoring(
         tree_error = max(tree_error, packed_error) if packed else tree_error
     reason = f"checked against separate rows: {tree_error:.1g} nats apart at most"
     return ScoringChoice(True, HeadPath.GATHERED, reason, packed)
+
+
+def _cut(group: PromptGroup) -> PromptGroup:
+    """The beginning of a prompt with the beginnings of its completions, of which every token counts.
+
+    What the check looks for (positions, visible keys, head) shows in a few tokens; every start pays for the check.
+    """
+    completions = tuple(ids[:CHECKED_TOKENS] for ids in group.completion_ids)
+    return replace(
+        group,
+        prompt_ids=group.prompt_ids[:CHECKED_TOKENS],
+        completion_ids=completions,
+        completion_mask=tuple(np.ones(len(ids), dtype=bool) for ids in completions),
+    )
 
 
 def _may_pack(scorer: Scorer) -> bool:

@@ -136,7 +136,14 @@ def tree_attention(
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
-    parts = [tensor.split(tree_rows.segments, dim=2) for tensor in _one_dtype(query, key, value)]
+    tensors = _one_dtype(query, key, value)
+    with torch.autocast(query.device.type, enabled=False):
+        return _attend_packed(tree_rows, tensors, scaling, dropout), None
+
+
+def _attend_packed(tree_rows: TreeRows, tensors: tuple[Tensor, ...], scaling: float | None, dropout: float) -> Tensor:
+    query, key, _ = tensors
+    parts = [tensor.split(tree_rows.segments, dim=2) for tensor in tensors]
     options = {"scale": scaling, "enable_gqa": query.shape[1] != key.shape[1], "dropout_p": dropout}
     outputs: list[Tensor] = []
     position = 0
@@ -145,7 +152,7 @@ def tree_attention(
         queries, keys, values = (part[position : position + count] for part in parts)
         outputs += _attend_block(tree_rows, block, queries, keys, values, options)
         position += count
-    return torch.cat([output.transpose(1, 2) for output in outputs], dim=1), None
+    return torch.cat([output.transpose(1, 2) for output in outputs], dim=1)
 
 
 def _attend_block(
@@ -178,11 +185,15 @@ def _attend_block(
 
 
 def _one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Under autocast, cast once here and not in every call."""
+    """Under autocast, cast once here and not in every call; on the CPU to float32.
+
+    torch's flash kernel on the CPU takes twice as long in bfloat16 as in float32 for the gradient, at these lengths.
+    """
     kind = tensors[0].device.type
     if not torch.is_autocast_enabled(kind):
         return tensors
-    return tuple(tensor.to(torch.get_autocast_dtype(kind)) for tensor in tensors)
+    dtype = torch.float32 if kind == "cpu" else torch.get_autocast_dtype(kind)
+    return tuple(tensor.to(dtype) for tensor in tensors)
 
 
 @lru_cache(maxsize=1)
