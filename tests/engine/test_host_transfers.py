@@ -75,7 +75,7 @@ def _count_by_step(trainer: Any, steps: int) -> list[list[str]]:
 
 @pytest.mark.parametrize("loss_type", ["sigmoid", "ipo"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_step_of_many_micro_batches_copies_to_the_host_once(tmp_path: Path, loss_type: str, precision: str) -> None:
+def test_a_step_of_many_micro_batches_copies_to_the_host_once(tmp_path: Path, loss_type: str, precision: Any) -> None:
     settings = _settings(tmp_path, write_pairs(tmp_path / "rows.jsonl", count=64))
     trainer = DPOTrainer(args=DPOConfig(**settings, loss_type=[loss_type], precision=precision))
     first, second, logged, fourth = _count_by_step(trainer, 4)

@@ -206,7 +206,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         known = None if method.scores_other_groups else itertools.chain(*stores)
         weights = fingerprints.get("reference", fingerprints["base_model"])
         identity = {"weights": weights, "precision": precision.name, "device": device.kind}
-        identity |= _kernels(scoring.packed, fused, has_fast_layers)
+        identity |= _kernels(scoring.packed, fused, has_fast_layers, precision)
         reference = build_reference(config, scorer, other, known, identity)
     if ranks.rank:
         seed_everything(config.seed + ranks.rank)  # weights are made; from here on, each rank draws its own dropout
@@ -230,9 +230,13 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     )
 
 
-def _kernels(is_packed: bool, fused: Sequence[str], has_fast_layers: bool) -> dict[str, str]:
+def _kernels(is_packed: bool, fused: Sequence[str], has_fast_layers: bool, precision: Precision) -> dict[str, str]:
     """By which kernels log-probabilities came about: other ones round them otherwise, so a cache keeps them apart."""
     told = {"rows": is_packed and "packed", "fused": " ".join(fused), "layers": has_fast_layers and "fused"}
+    if is_packed and precision.name != "fp32":
+        told["attention_products"] = "float32"
+    if has_fast_layers and precision.name != "fp32":
+        told["layers"] = f"fused, {precision.name}"
     return {name: value for name, value in told.items() if value}
 
 
