@@ -114,18 +114,9 @@ def test_an_evaluation_starts_over_too(tiny: Job) -> None:
     assert budget_of(tiny.path("run")) <= 130
 
 
-@pytest.mark.parametrize(
-    ("loss", "where", "step"),
-    [
-        ("aot", "forward", 3),
-        pytest.param("sigmoid", "backward", 1, marks=pytest.mark.slow),
-        pytest.param("sigmoid", "forward", 4, marks=pytest.mark.slow),
-    ],
-)
-def test_one_of_two_ranks_running_out_has_both_start_over(loss: str, where: str, step: int, tiny: Job) -> None:
-    words = (*SHORT, "--loss_type", loss, "--global_batch_size", 8)
-    tiny.run("golden", *words)
-    faults = [oom(130, where, step=step, rank=1)]
+def test_one_of_two_ranks_running_out_says_what_to_resume_with(tiny: Job) -> None:
+    words = (*SHORT, "--global_batch_size", 8)
+    faults = [oom(130, "forward", step=3, rank=1)]
     file = tiny.folder / "job.json"
     file.write_text(json.dumps({"words": [str(word) for word in tiny.words("run", *words)], "faults": faults}))
     command = [
@@ -133,8 +124,7 @@ def test_one_of_two_ranks_running_out_has_both_start_over(loss: str, where: str,
         *("--master-addr", "127.0.0.1", "--master-port", str(free_port()), str(HERE / "faulty_rank.py"), str(file)),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=60)
-    assert done.returncode == 0, done.stderr[-3000:]
-    run = tiny.path("run")
-    assert [record["problem"] for record in records(run) if record["kind"] == "memory"] == ["on another rank"]
-    assert movement_ratio(tiny, run, tiny.path("golden")) < SAME_UPDATE
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=90)
+    assert done.returncode != 0
+    assert "out of memory in a micro-batch" in done.stderr
+    assert "Give --max_tokens_per_micro_batch" in done.stderr

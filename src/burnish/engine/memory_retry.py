@@ -1,8 +1,8 @@
 """Out of memory in a step or an evaluation: it starts over in smaller micro-batches, and the attempt leaves nothing.
 
 Gradients, metric sums and random states are put back to where they were before the attempt, so that what follows is
-what a run with the smaller budget would have done. Ranks go on to the same collectives in the same order, agree there
-whether one of them ran out, and start over together.
+what a run with the smaller budget would have done. With several ranks it is an error that says the budget to resume
+with.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from burnish.batching.planner import MicroBatchPlan
@@ -57,17 +57,13 @@ class Attempt:
 
     ranks: Ranks = field(default_factory=Ranks)
     can_start_over: bool = True
-    """False where weights are shared out over ranks: each micro-batch then has collectives that a rank cannot leave."""
+    """False with several ranks: a micro-batch then has collectives that one rank cannot leave by itself."""
     _failed: tuple[MicroBatchPlan, int, str] | None = None
 
     @property
     def has_failed(self) -> bool:
         """Whether this rank ran out of memory; it then computes no more, and waits in `agree`."""
         return self._failed is not None
-
-    def exchanging(self) -> Attempt:
-        """The same attempt where the ranks' collectives have begun: running out of memory there is an error."""
-        return replace(self, can_start_over=False)
 
     @contextmanager
     def guard(self, micro: MicroBatchPlan, group_of: Callable[[int], PromptGroup]) -> Iterator[None]:
@@ -85,7 +81,7 @@ class Attempt:
             if not self.can_start_over:
                 raise OutOfMemoryError(
                     f"out of memory in a micro-batch of {micro.num_padded_tokens:,} tokens (row {row} and others) "
-                    "while ranks exchange weights or gradients, where none can start over by itself.\n"
+                    "on one of several ranks, which cannot start a step over by itself.\n"
                     f"Give --max_tokens_per_micro_batch {max(1, micro.num_padded_tokens // 2)} and resume."
                 ) from error
             self._failed = micro, row, _first_line(error)
@@ -96,21 +92,13 @@ class Attempt:
         Raises:
             DoesNotFit: one did, maybe this one.
         """
-        self.agree_on(False)
-
-    def agree_on(self, asked: bool) -> bool:
-        """As `agree`, and tell whether any rank asked for something.
-
-        Raises:
-            DoesNotFit: as `agree`.
-        """
         told = [_NOTHING, _NOTHING]
         if self._failed is not None:
             micro, row, _ = self._failed
             told = [_NOTHING, row] if len(micro.groups) == 1 else [-(micro.num_padded_tokens // 2), _NOTHING]
-        budget, row, is_asked = self.ranks.agree([*told, asked])
+        budget, row = self.ranks.agree(told)
         if (budget, row) == (_NOTHING, _NOTHING):
-            return bool(is_asked)
+            return
         cause = "on another rank" if self._failed is None else self._failed[2]
         self._failed = None
         raise DoesNotFit(
@@ -160,14 +148,6 @@ def train_within_memory(
         return passes.train(indices, groups, denominators, sums), sums
 
     return within_memory(passes, attempt)
-
-
-def smallest_alone(
-    passes: Passes, plan: Sequence[MicroBatchPlan], group_of: Callable[[int], PromptGroup]
-) -> MicroBatchPlan:
-    """A micro-batch of the smallest of a rank's groups, computed with weight 0."""
-    index = min((index for micro in plan for index in micro.groups), key=lambda index: group_of(index).num_tree_tokens)
-    return replace(passes.cut.plan([index], [group_of(index)]).micro_batches[0], is_filler=True)
 
 
 def _first_line(error: Exception) -> str:

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from burnish.batching.layout import MicroBatch, lay_out, row_shape
 from burnish.batching.planner import MicroBatchPlan, StepPlan, plan_filled_rows, plan_packed_step, plan_step
@@ -18,7 +17,7 @@ from burnish.batching.ranks import plan_ranks
 from burnish.data.groups import PromptGroup
 from burnish.device.ranks import Ranks
 from burnish.engine.coupling import Coupling, CouplingTable, find_coupling
-from burnish.engine.memory_retry import Attempt, Overflow, smallest_alone
+from burnish.engine.memory_retry import Attempt, Overflow
 from burnish.engine.method import CoupledMethod, Method, MicroBatchLoss, StepPart
 from burnish.engine.metrics import MetricSums, scalar
 from burnish.models.cached_reference import CachedReference
@@ -143,8 +142,6 @@ class Passes:
     """Remembers where the generators stand; what it returns puts them back."""
     when_smaller: Callable[[Overflow], None] = _ignore
     """Told when memory ran out and `cut` has become smaller."""
-    proven_tokens: int = 0
-    """Largest micro-batch of this rank, in tokens, whose forward and backward pass fitted."""
 
     def train(
         self,
@@ -169,17 +166,14 @@ class Passes:
         *others, last = plan.micro_batches
         for micro in others:
             self._train_alone(step, micro, attempt)
-        if self.ranks.size == 1:
-            self._train_alone(step, last, attempt, is_last=True)
-            attempt.agree()
-        else:
-            self._train_together(step, last, plan, attempt)
+        self._train_alone(step, last, attempt, is_last=True)
+        attempt.agree()
         self._count_one_loss(sums)
         return TrainedStep(value, step.statistics)
 
     def _attempt(self) -> Attempt:
-        is_whole = self.ranks.size == 1 or isinstance(self.scorer, DistributedDataParallel)
-        return Attempt(self.ranks, can_start_over=is_whole)
+        # With several ranks a forward or backward pass has collectives inside, which one rank cannot leave alone.
+        return Attempt(self.ranks, can_start_over=self.ranks.size == 1)
 
     def _train_alone(
         self, step: _StepInWork, micro: MicroBatchPlan, attempt: Attempt, *, is_last: bool = False
@@ -190,28 +184,6 @@ class Passes:
         quiet = nullcontext() if is_last else self.accelerator.no_sync(self.scorer)
         with attempt.guard(micro, step.group_of), quiet:
             self._train_micro_batch(step, micro)
-            self.proven_tokens = max(self.proven_tokens, micro.num_padded_tokens)
-
-    def _train_together(self, step: _StepInWork, last: MicroBatchPlan, plan: StepPlan, attempt: Attempt) -> None:
-        """Compute the last micro-batch, and exchange gradients during its backward pass.
-
-        A rank that ran out of memory in that pass would leave the others waiting. So a size that has not fitted before
-        is computed alone first, and the exchange then goes with a small micro-batch of weight 0.
-        """
-        is_unproven = attempt.can_start_over and last.num_padded_tokens > self.proven_tokens
-        if attempt.agree_on(is_unproven):
-            self._train_alone(step, last, attempt, is_last=False)
-            attempt.agree()
-            with self.forked_rng():
-                self._train_micro_batch(step, smallest_alone(self, plan.micro_batches, step.group_of))
-            return
-        outcome: MicroBatchLoss | None = None
-        with attempt.guard(last, step.group_of):
-            outcome = self._forward(step, last)
-        attempt.agree()
-        assert outcome is not None
-        with attempt.exchanging().guard(last, step.group_of):
-            self._backward(step, last, outcome)
 
     def _train_micro_batch(self, step: _StepInWork, micro: MicroBatchPlan) -> None:
         self._backward(step, micro, self._forward(step, micro))
