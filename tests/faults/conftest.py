@@ -41,3 +41,11 @@ def golden(fault_server: Server, fault_inputs: Path, tmp_path_factory: pytest.Te
     job = make_job(fault_server, fault_inputs, tmp_path_factory.mktemp("golden"))
     job.run("golden")
     return job.path("golden")
+
+
+@pytest.fixture(scope="session")
+def killed(fault_server: Server, fault_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was killed in step 11, with checkpoints of steps 3, 6 and 9; to be copied, not resumed."""
+    job = make_job(fault_server, fault_inputs, tmp_path_factory.mktemp("killed"))
+    job.run("killed", faults=({"name": "kill_at_step", "step": 11},), expect=-9)
+    return job.path("killed")

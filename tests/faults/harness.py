@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,10 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from burnish.engine.commit import hash_file
+from burnish.engine.manifest import MANIFEST_NAME, read_manifest, scan_checkpoints, write_manifest
+from burnish.engine.run_lock import LOCK_NAME
 
 SERVER = Path(__file__).with_name("run_server.py")
 STEPS = 32
@@ -180,7 +184,11 @@ class Job:
         return self.server.run(self.words(run, *more), *faults, expect=expect)
 
     def resume(self, run: Path | str, *more: Any, expect: int = 0, faults: tuple[dict[str, Any], ...] = ()) -> Ended:
-        return self.run(run, "--resume_from_checkpoint", "auto", *more, expect=expect, faults=faults)
+        return self.server.run(self.resume_words(run, *more), *faults, expect=expect)
+
+    def resume_words(self, run: Path | str, *more: Any) -> list[Any]:
+        """The command line that goes on with a run, or begins it."""
+        return self.words(run, "--resume_from_checkpoint", "auto", *more)
 
 
 def copy_run(run: Path, target: Path) -> Path:
@@ -219,6 +227,26 @@ def assert_equal_runs(run: Path, golden: Path, step: int = STEPS) -> None:
     assert sorted(one) == sorted(two)
     assert [name for name in one if not torch.equal(one[name], two[name])] == []
     assert records(run) == records(golden)
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    """Every file of a run by name, but for the lock, which comes and goes."""
+    files = (path for path in run.rglob("*") if path.is_file() and path.name != LOCK_NAME)
+    return {str(path.relative_to(run)): path.read_bytes() for path in files}
+
+
+def good_steps(run: Path) -> list[int]:
+    """Steps of a run's checkpoints, each of which must be whole to the last byte."""
+    found = scan_checkpoints(run / "checkpoints", verify="full")
+    assert [one.problem for one in found if one.problem] == []
+    return [one.step for one in found]
+
+
+def rewrite_manifest(folder: Path) -> None:
+    """Let a checkpoint's manifest agree with its files as they are now."""
+    manifest = read_manifest(folder)
+    files = tuple(hash_file(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST_NAME)
+    write_manifest(folder, replace(manifest, files=files))
 
 
 def temporaries(run: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -14,7 +15,9 @@ from burnish.engine import tensor_files
 from burnish.engine.evaluation import Evaluation
 from burnish.engine.loop import TrainingLoop
 from burnish.engine.passes import Passes
+from burnish.methods import checkpointing
 from burnish.methods.checkpointing import RunCheckpoints
+from burnish.models import export
 
 
 def _before(owner: Any, name: str, act: Callable[..., None]) -> None:
@@ -28,20 +31,22 @@ def _before(owner: Any, name: str, act: Callable[..., None]) -> None:
     setattr(owner, name, call)
 
 
+def _in_step(step: int, strike: Callable[[], None]) -> None:
+    """Do something once in the middle of a step (from 1), before a micro-batch's forward."""
+    here = {"step": 0, "done": False}
+
+    def act(_: Any) -> None:
+        if here["step"] == step and not here["done"]:
+            here["done"] = True
+            strike()
+
+    _before(TrainingLoop, "_one_step", lambda loop: here.update(step=loop.counters.step + 1))
+    _before(Passes, "_score", act)
+
+
 def signal_in_step(number: str, step: int, times: int = 1, seconds_apart: float = 0.0) -> None:
-    """Send a signal to this process in the middle of a step (from 1), before a micro-batch's forward."""
-    here = {"step": 0, "sent": False}
-
-    def note(loop: Any) -> None:
-        here["step"] = loop.counters.step + 1
-
-    def strike(_: Any) -> None:
-        if here["step"] == step and not here["sent"]:
-            here["sent"] = True
-            _send(number, times, seconds_apart)
-
-    _before(TrainingLoop, "_one_step", note)
-    _before(Passes, "_score", strike)
+    """Send a signal to this process in the middle of a step (from 1)."""
+    _in_step(step, lambda: _send(number, times, seconds_apart))
 
 
 def signal_in_save(number: str, step: int, times: int = 1) -> None:
@@ -87,14 +92,18 @@ def kill_after(seconds: float) -> None:
     _before(TrainingLoop, "run", arm)
 
 
+def kill_at_step(step: int) -> None:
+    """SIGKILL in the middle of a step (from 1), before a micro-batch's forward."""
+    _in_step(step, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
 def kill_in_save(seed: int) -> None:
-    """SIGKILL inside one of the run's next saves: before a random one of its writes, fsyncs and renames."""
-    choice = random.Random(seed)
-    left = {"operations": choice.randint(1, 90)}
+    """SIGKILL inside one of the run's next saves: before a random one of its opens, writes, fsyncs and renames."""
+    left = {"operations": random.Random(seed).randint(1, 90), "saving": False}
 
     def watched(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            left["operations"] -= 1
+            left["operations"] -= left["saving"]
             if left["operations"] == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
                 time.sleep(60)
@@ -102,11 +111,36 @@ def kill_in_save(seed: int) -> None:
 
         return call
 
-    def arm(_: Any) -> None:
-        for name in ("write", "fsync", "replace", "open"):
-            setattr(os, name, watched(getattr(os, name)))
+    for name in ("write", "fsync", "replace", "open"):
+        setattr(os, name, watched(getattr(os, name)))
+    original = checkpointing.save_checkpoint
 
-    _before(TrainingLoop, "run", arm)
+    def save_checkpoint(*args: Any, **kwargs: Any) -> Any:
+        left["saving"] = True
+        try:
+            return original(*args, **kwargs)
+        finally:
+            left["saving"] = False
+
+    checkpointing.save_checkpoint = save_checkpoint
+
+
+def kill_in_export() -> None:
+    """SIGKILL when the final model's folder is written and not yet in its place."""
+    _replace(export, "_publish", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def full_disk_in_export() -> None:
+    """ENOSPC when the final model is put into its place."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    _replace(export, "_publish", refuse)
+
+
+def _replace(owner: Any, name: str, function: Callable[..., Any]) -> None:
+    setattr(owner, name, function)
 
 
 def _send(number: str, times: int, seconds_apart: float) -> None:

@@ -60,8 +60,7 @@ def _train(name: str, config: Any, *, is_demo: bool) -> int:
         show = _ManyReplies(trainer) if is_demo and is_main_process() else None
         fresh = config.resume_from_checkpoint is None
         before = trainer.sample("before") if fresh else []
-        trainer.train()
-        folder = trainer.save_model()
+        folder = trainer.train_and_export()
         after = trainer.sample("after")
         if show is not None:
             print(show.compare())

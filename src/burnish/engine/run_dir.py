@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import yaml
 
-from burnish.engine.commit import replace_file, temporary_name
+from burnish.engine.commit import is_temporary, replace_file, temporary_name
 from burnish.engine.manifest import scan_checkpoints
 from burnish.engine.metrics_file import MetricsFile
 from burnish.engine.plain_json import dump_json, parse_json, to_plain
@@ -84,6 +84,7 @@ class RunDir:
             raise ConfigError(f"--output_dir {output_dir} cannot be written: {reason}; give another one") from error
         try:
             run_dir._meet_earlier_run(overwrite=overwrite, resume=resume)
+            run_dir._remove_leftovers()
         except (ConfigError, LockedError):
             run_dir.discard_if_empty()
             raise
@@ -235,6 +236,14 @@ class RunDir:
             )
         for path in (self.path / name for name in remains):
             self._doomed[path] = _identity(path)
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a killed run had begun to write; the lock says that nobody is writing it now."""
+        for path in self.path.iterdir():
+            is_draft = path.name.startswith(f".{self.model_dir.name}.") and path.name.endswith(".tmp")
+            if is_temporary(path) or is_draft:
+                with suppress(OSError):
+                    _remove(path)
 
     def _holds_run(self) -> bool:
         signs = ("state.json", "run.yaml")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import islice
@@ -167,6 +167,20 @@ class Trainer(ABC):
         """
         resume = resume_from_checkpoint or self.args.resume_from_checkpoint
         self.args.resume_from_checkpoint = "auto" if resume is True else resume
+        return self._train(lambda: None)
+
+    def train_and_export(self) -> Path:
+        """Train as `train` does, write `model/`, and only then call the run done; gives the model's folder.
+
+        Raises:
+            Preempted: as in `train`; no model is written.
+            BurnishError: as in `train`, or the model could not be written (IntegrityError).
+        """
+        self._train(self._export)
+        return self._claimed().model_dir
+
+    def _train(self, and_then: Callable[[], object]) -> TrainOutput:
+        """Train, do what comes with a finished run, and write how it ended."""
         loop, run_dir = self.loop, self._claimed()
         with loop.stop.listening():
             self._checkpoints.resume_or_start()
@@ -177,6 +191,7 @@ class Trainer(ABC):
                 if self.args.save_strategy != "no":
                     loop.save_now()
                 self._checkpoints.finish()
+                and_then()
             except BaseException as error:
                 self._write_ending(run_dir, loop.counters.step, error)
                 raise
@@ -229,9 +244,20 @@ class Trainer(ABC):
                 "the run did not finish, and model/ is for finished ones: resume it, or name another folder in "
                 "save_model(folder)."
             )
-        folder = self._claimed().model_dir if output_dir is None else Path(output_dir)
+        if output_dir is None:
+            return self._export()
+        self._export_to(Path(output_dir))
+        return Path(output_dir)
+
+    def _export(self) -> Path:
+        folder = self._claimed().model_dir
+        self._export_to(folder)
+        return folder
+
+    def _export_to(self, folder: Path) -> None:
+        """Write the model on rank 0."""
         if not self.session.ranks.is_main:
-            return folder
+            return
         card = model_card(
             base_model=self.args.model_name_or_path or getattr(self.model, "name_or_path", None),
             method=self.method.name,
@@ -241,7 +267,6 @@ class Trainer(ABC):
             adapter=has_adapter(self.model),
         )
         export_model(self.model, self.processing_class, folder, card=card)
-        return folder
 
     def log_metrics(self, split: str, metrics: dict[str, float]) -> None:
         """Print metrics of a split, one a line, on rank 0."""
