@@ -4,7 +4,7 @@ A message is one or two lines: the thing, the place, the cure. Each kind is also
 library users can catch what they already know.
 
 Exit codes: 0 done, 1 an unexpected error or a group that no memory holds, 2 bad settings or data, a locked folder or a
-hub out of reach, 3 integrity of files on disk, 4 numerics, 75 preempted and resumable.
+hub out of reach, 3 integrity of files on disk, 4 numerics, 75 preempted and resumable, 134 a hang (--hang_timeout).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 EXIT_DONE = 0
 EXIT_UNEXPECTED = 1
 EXIT_PREEMPTED = 75
+EXIT_HANG = 134
 
 
 class BurnishError(Exception):

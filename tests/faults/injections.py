@@ -83,6 +83,11 @@ def signal_in_evaluation(number: str, evaluation: int) -> None:
     _before(Passes, "_score", strike)
 
 
+def hang_in_step(step: int) -> None:
+    """Do nothing for ever in the middle of a step (from 1)."""
+    _in_step(step, lambda: threading.Event().wait())
+
+
 def kill_after(seconds: float) -> None:
     """SIGKILL at a moment of the clock, counted from the first step."""
 

@@ -297,6 +297,11 @@ class GroupStore(Sequence[PromptGroup]):
         return any(bool((batch.batch.column("weight").to_numpy() != 1).any()) for batch in self._batches)
 
     @property
+    def total_weight(self) -> float:
+        """Sum of all groups' weights."""
+        return float(sum(batch.batch.column("weight").to_numpy().sum() for batch in self._batches))
+
+    @property
     def fingerprint(self) -> str:
         """sha256 of what the groups hold, in order: all but `source` and `row`, however it was cut into batches."""
         if self._fingerprint is None:

@@ -25,6 +25,7 @@ from burnish.engine.numerics import Verdict, judge_step
 from burnish.engine.passes import Passes
 from burnish.engine.recorder import Recorder
 from burnish.engine.settings import TrainingSettings
+from burnish.engine.watchdog import Watchdog
 from burnish.errors import NumericsError, Preempted
 
 
@@ -59,6 +60,8 @@ class TrainingLoop:
     """The save that goes on beside the training, with --async_save."""
     stop: StopRequest = field(default_factory=StopRequest)
     """Asked after every step whether the run shall end early."""
+    watchdog: Watchdog = field(default_factory=Watchdog)
+    """Ends a run that makes no progress."""
     counters: Counters = field(default_factory=Counters)
     sums: MetricSums = field(default_factory=MetricSums)
     step_seconds: float = 0.0
@@ -136,6 +139,7 @@ class TrainingLoop:
 
     def _one_step(self) -> None:
         step, control = self.counters.step, self.callbacks.control
+        self.watchdog.beat(f"step {step + 1}")
         if step % self.sampler.steps_per_epoch == 0:
             self.callbacks.call("on_epoch_begin")
         self.callbacks.begin_step()
@@ -323,6 +327,7 @@ class TrainingLoop:
             self.last_saved_step = self.counters.step
             self.passes.flush()
             began = time.perf_counter()
+            self.watchdog.beat(f"the save of step {self.counters.step}")
             self.save()
             self.stop.note_time("save", time.perf_counter() - began)
             self.callbacks.call("on_save")

@@ -113,7 +113,7 @@ class _StepInWork:
     statistics: Tensor | None = None
 
 
-def _ignore(_: Overflow) -> None:
+def _ignore(_: object) -> None:
     """Tell nobody."""
 
 
@@ -140,6 +140,8 @@ class Passes:
 
     mark_rng: Callable[[], Callable[[], None]] = lambda: _stay
     """Remembers where the generators stand; what it returns puts them back."""
+    beat: Callable[[str], None] = _ignore
+    """Told of every micro-batch, as a sign of life."""
     when_smaller: Callable[[Overflow], None] = _ignore
     """Told when memory ran out and `cut` has become smaller."""
 
@@ -254,6 +256,7 @@ class Passes:
         for micro in self.cut.plan(indices, groups, self.ranks).micro_batches:
             if attempt.has_failed:
                 break
+            self.beat("scoring the reference")
             with attempt.guard(micro, group_of):
                 self._score_with_reference([group_of(index) for index in micro.groups], micro)
                 advance(len(micro.groups))
@@ -338,6 +341,7 @@ class Passes:
         sums.add({"loss": (scalar(0.0, self.device), scalar(1.0 / self.ranks.size, self.device))})
 
     def _score(self, micro: MicroBatchPlan, group_of: GroupOf) -> Scored:
+        self.beat("a micro-batch")
         # Before the policy's forward, so that the reference's activations never meet the policy's graph.
         groups = [group_of(index) for index in micro.groups]
         batch, reference = self._score_with_reference(groups, micro)

@@ -80,6 +80,8 @@ class TrainingSettings:
     """Standard deviations above the window's mean from which a loss is a spike; > 0."""
     loss_spike_window: int = 128
     """Steps that mean and deviation are taken over; spikes are looked for from half a window on; ≥ 8."""
+    hang_timeout: str | None = None
+    """Longest time without a micro-batch, such as 10m; then all stacks are written and the run aborts with code 134."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     fused_layers: bool = True
@@ -197,16 +199,19 @@ def check_training_settings(settings: TrainingSettings) -> None:
     for name in settings.report_to:
         if name not in TRACKERS:
             raise setting_error(settings, "report_to", f"must be of {', '.join(TRACKERS)}, or none")
-    _check_max_time(settings)
+    _check_durations(settings)
     _check_best(settings)
 
 
-def _check_max_time(settings: TrainingSettings) -> None:
-    if settings.max_time is not None:
+def _check_durations(settings: TrainingSettings) -> None:
+    for name in ("max_time", "hang_timeout"):
+        text = getattr(settings, name)
+        if text is None:
+            continue
         try:
-            parse_duration(settings.max_time)
+            parse_duration(text)
         except ValueError as error:
-            raise setting_error(settings, "max_time", "must be a duration such as 3h50m, 90m or 45s") from error
+            raise setting_error(settings, name, "must be a duration such as 3h50m, 90m or 45s") from error
 
 
 def _check_best(settings: TrainingSettings) -> None:

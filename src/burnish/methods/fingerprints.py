@@ -16,7 +16,7 @@ HARMLESS = frozenset(
         "dataset_num_proc", "per_device_eval_batch_size", "eval_dataset_name", "max_eval_samples",
         "dataset_test_split", "hub", "on_bad_row", "strict_data", "token_metrics", "device", "num_threads",
         "profile", "npu_jit_compile",
-        "allow_partial_resume", "async_save", "max_time", "max_skipped_steps",
+        "allow_partial_resume", "async_save", "max_time", "max_skipped_steps", "hang_timeout",
     }
 )  # fmt: skip
 

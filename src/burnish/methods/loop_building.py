@@ -23,6 +23,7 @@ from burnish.engine.passes import Passes
 from burnish.engine.profiling import ProfileSteps
 from burnish.engine.recorder import Recorder
 from burnish.engine.run_dir import RunDir
+from burnish.engine.watchdog import Watchdog
 from burnish.errors import ConfigError
 from burnish.methods.session import Session
 
@@ -79,6 +80,8 @@ def build_loop(
     passes = _build_passes(session, method)
     recorder = Recorder(run_dir=run_dir, callbacks=callbacks, accelerator=session.accelerator)
     passes.when_smaller = MemoryNotes(args, passes, recorder)
+    watchdog = Watchdog(None if args.hang_timeout is None else parse_duration(args.hang_timeout), session.ranks)
+    passes.beat = watchdog.beat
     return TrainingLoop(
         settings=args,
         passes=passes,
@@ -97,6 +100,7 @@ def build_loop(
             keeps_checkpoint=args.load_best_model_at_end or args.save_strategy == "best",
         ),
         save=save,
+        watchdog=watchdog,
         stop=StopRequest(None if args.max_time is None else parse_duration(args.max_time), started),
     )
 

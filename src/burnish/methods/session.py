@@ -28,6 +28,7 @@ from burnish.engine.method import Method
 from burnish.engine.passes import Cut
 from burnish.engine.trackers import check_trackers, tracker_options
 from burnish.errors import ConfigError, DataError
+from burnish.methods.learnable import check_learnable
 from burnish.methods.reference import build_reference
 from burnish.models.adapters import add_adapter, has_adapter, keep_start
 from burnish.models.cached_reference import CachedReference
@@ -193,6 +194,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     for groups in stores:
         check_vocabulary(groups.highest_id, num_embeddings(policy), tokenizer)
     check_equal_on_all_ranks(ranks, {"data": train.groups.fingerprint, **fingerprints})
+    check_learnable(config, policy, train.groups)
     policy.to(device.torch_device)
     fused = _fuse(config, device, policy, other)
     has_fast_layers = config.fused_layers and not device.is_accelerator and _speed_up(policy, other)

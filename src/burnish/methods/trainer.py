@@ -22,7 +22,7 @@ from burnish.engine.method import Method
 from burnish.engine.plan import RunPlan
 from burnish.engine.run_dir import RunDir
 from burnish.engine.trackers import finish_trackers, start_trackers
-from burnish.errors import BurnishError, ConfigError, IntegrityError, Preempted
+from burnish.errors import EXIT_HANG, BurnishError, ConfigError, IntegrityError, Preempted
 from burnish.methods.checkpointing import RunCheckpoints
 from burnish.methods.describe import changed_settings, default_output_dir, describe_run, last_metrics
 from burnish.methods.loop_building import build_loop, resolve_settings
@@ -182,7 +182,8 @@ class Trainer(ABC):
     def _train(self, and_then: Callable[[], object]) -> TrainOutput:
         """Train, do what comes with a finished run, and write how it ended."""
         loop, run_dir = self.loop, self._claimed()
-        with loop.stop.listening():
+        loop.watchdog.on_hang = lambda: self._write_hang(run_dir, loop.counters.step)
+        with loop.stop.listening(), loop.watchdog.watching():
             self._checkpoints.resume_or_start()
             self._write_beginning(run_dir, loop.counters.step)
             self._is_unfinished = True
@@ -219,6 +220,11 @@ class Trainer(ABC):
             run_dir.write_state(status, step, code)
         if isinstance(error, Preempted):
             self.session.ranks.wait()  # a launcher that sees one rank leave ends the others, and rank 0 still writes
+
+    def _write_hang(self, run_dir: RunDir, step: int) -> None:
+        """Write that the run has failed, from the watchdog's thread; the run itself does not answer any more."""
+        with suppress(IntegrityError):
+            run_dir.write_state("failed", step, EXIT_HANG)
 
     def evaluate(self) -> dict[str, float]:
         """Evaluate the model as it stands, write the record, and return it.
