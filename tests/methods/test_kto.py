@@ -137,12 +137,43 @@ def test_labels_are_balanced_unless_weights_are_given(tmp_path: Path, capsys: py
     assert "balances" not in capsys.readouterr().err
 
 
-def test_a_step_with_one_prompt_is_an_error_with_the_cure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("order", ["random", "sequential"])
+@pytest.mark.parametrize(("count", "batch_size"), [(9, 8), (6, 1), (7, 3)])
+def test_any_batch_size_trains_a_last_step_of_one_row_included(
+    order: str, count: int, batch_size: int, tmp_path: Path
+) -> None:
+    data = write_completions(tmp_path / "rows.jsonl", count=count, labelled=True)
+    words = ["--global_batch_size", batch_size, "--num_train_epochs", 2, "--train_sampling_strategy", order]
+    run_burnish(*_kto_job(data, tmp_path / "run", *words, "--learning_rate", 1e-2))
+    records = [record for record in read_metrics(tmp_path / "run") if record["kind"] == "train"]
+    assert records[-1]["epoch"] == 2
+    assert all(np.isfinite(record["kl"]) for record in records)
+    assert any(record["kl"] > 0 for record in records)
+
+
+def test_a_single_row_meets_the_completion_of_another_prompt(tmp_path: Path) -> None:
+    data = write_completions(tmp_path / "rows.jsonl", count=3, labelled=True)
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    flags = ["--ref_model_name_or_path", GOLDEN / "reference", "--train_sampling_strategy", "sequential"]
+    flags += ["--global_batch_size", 1, "--max_steps", 3, "--learning_rate", 0]
+    run_burnish(*_kto_job(data, tmp_path / "run", *flags))
+    models = [
+        AutoModelForCausalLM.from_pretrained(GOLDEN / name, dtype=torch.float32) for name in ("policy", "reference")
+    ]
+    for number, record in enumerate(read_metrics(tmp_path / "run")[:3]):
+        other = rows[(number + 1) % 3]["completion_ids"]
+        expected = max(0.0, _logratio(models, rows[number]["prompt_ids"], other))
+        assert record["kl"] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_rows_of_one_prompt_alone_are_an_error_with_the_cure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [{"prompt_ids": [5, 6, 7], "completion_ids": [n], "label": n % 2 == 0} for n in range(8, 16)]
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     run_burnish(*_kto_job(data, tmp_path / "run"), expect=2)
-    assert "raise the batch size" in capsys.readouterr().err
+    assert "give rows of several prompts" in capsys.readouterr().err
     run_burnish(*_kto_job(data, tmp_path / "bco", "--loss_type", "bco", "--max_steps", 1))
 
 

@@ -12,8 +12,9 @@ from accelerate import Accelerator
 
 from builders import build_groups, build_model, gradients, relative_difference
 from burnish.data.groups import PromptGroup
+from burnish.engine.cut import Cut
 from burnish.engine.metrics import MetricSums
-from burnish.engine.passes import Cut, Passes
+from burnish.engine.passes import Passes
 from burnish.methods.dpo import DPOSettings
 from burnish.methods.preference import PreferenceMethod
 from burnish.models.cached_reference import CachedReference

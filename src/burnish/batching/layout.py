@@ -183,6 +183,44 @@ def lay_out(
     )
 
 
+def prompt_tokens(batch: MicroBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the prompts' own tokens are, each prompt once, from its second token on: nothing predicts the first.
+
+    Returns:
+        On the device, (prompt tokens,) int64 each: the flat index into rows x length that predicts a token, its id, and
+        its slot in a table of (groups, length of a row).
+    """
+    length = batch.input_ids.shape[1]
+    predictors: list[np.ndarray] = []
+    slots: list[np.ndarray] = []
+    start = 0
+    for number, group in enumerate(batch.groups):
+        places = np.arange(max(0, len(group.prompt_ids) - 1))
+        predictors.append(start + places)
+        slots.append(number * length + places)
+        if batch.trees is not None:
+            start += batch.trees[number].num_tokens
+        else:
+            start += length * (1 if batch.is_shared else group.num_completions)
+    device = batch.input_ids.device
+    targets = _concatenate([group.prompt_ids[1:] for group in batch.groups])
+    return _concatenate(predictors).to(device), targets.to(device), _concatenate(slots).to(device)
+
+
+def token_copies(batch: MicroBatch) -> Tensor:
+    """(rows, length) float32: how often each token stands in rows of one completion; 0 for padding."""
+    segments = batch.segment_ids
+    copies = (segments != PADDING).float()
+    if not batch.is_shared or batch.has_segments:
+        return copies
+    counts = torch.tensor([float(group.num_completions) for group in batch.groups])
+    if batch.trees is None:
+        of_prompts = counts[:, None]
+    else:
+        of_prompts = counts.repeat_interleave(torch.tensor([tree.num_tokens for tree in batch.trees]))[None]
+    return torch.where(segments == PROMPT, of_prompts.to(segments.device), copies)
+
+
 def tree_shape(group: PromptGroup) -> TreeShape:
     """Lengths of a group."""
     return TreeShape(len(group.prompt_ids), tuple(len(ids) for ids in group.completion_ids))

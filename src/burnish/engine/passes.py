@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from burnish.batching.layout import MicroBatch, lay_out, row_shape
-from burnish.batching.planner import MicroBatchPlan, StepPlan, plan_filled_rows, plan_packed_step, plan_step
-from burnish.batching.ranks import plan_ranks
+from burnish.batching.layout import MicroBatch, lay_out
+from burnish.batching.planner import MicroBatchPlan, StepPlan
 from burnish.data.groups import PromptGroup
 from burnish.device.ranks import Ranks
+from burnish.engine.balancing import RoutingTotal, StepRouting
 from burnish.engine.coupling import Coupling, CouplingTable, find_coupling
+from burnish.engine.cut import Cut
 from burnish.engine.memory_retry import Attempt, Overflow
 from burnish.engine.method import CoupledMethod, Method, MicroBatchLoss, StepPart
 from burnish.engine.metrics import MetricSums, scalar
@@ -51,6 +51,18 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class StepFacts:
+    """What the losses of a step's micro-batches must know first."""
+
+    value: Any = None
+    """What `couple` gave, or None."""
+    routing: StepRouting | None = None
+    """How a mixture-of-experts model routed the step's tokens, where its balancing loss is wanted."""
+    scored: Scored | None = None
+    """The scores of the step's only micro-batch, with gradient in training, where they had to be known first."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class TrainedStep:
     """What the method's running state takes in from a step."""
 
@@ -58,45 +70,6 @@ class TrainedStep:
     """What `couple` gave for it, or None."""
     statistics: Tensor | None
     """Sum of this rank's micro-batches' statistics, or None."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """How groups become rows: decided before step 1 and kept for the whole run."""
-
-    shared: bool
-    pad_id: int
-    max_tokens: int
-    packed: bool = False
-    """Whether the shared rows of a micro-batch stand in one row, without padding."""
-    row_tokens: int | None = None
-    """Most tokens of a padded row that several examples share; None gives each example its own row."""
-
-    def within(self, max_tokens: int) -> Cut:
-        """The same cut with at most so many tokens in a micro-batch."""
-        row_tokens = None if self.row_tokens is None else min(self.row_tokens, max_tokens)
-        return replace(self, max_tokens=min(self.max_tokens, max_tokens), row_tokens=row_tokens)
-
-    def plan(self, indices: Sequence[int], groups: Sequence[PromptGroup], ranks: Ranks | None = None) -> StepPlan:
-        """Plan this rank's micro-batches for groups of all ranks, given with their indices in the store."""
-        group_of = dict(zip(indices, groups, strict=True))
-        if ranks is None or ranks.size == 1:
-            return self._plan_rank(group_of, indices)
-        tokens = [group.num_tree_tokens if self.shared else group.num_tokens for group in groups]
-        return plan_ranks(indices, tokens, partial(self._plan_rank, group_of), ranks.size)[ranks.rank]
-
-    def _plan_rank(self, group_of: Mapping[int, PromptGroup], indices: Sequence[int]) -> StepPlan:
-        groups = [group_of[index] for index in indices]
-        lengths = [group.num_tree_tokens for group in groups]
-        if self.packed:
-            return plan_packed_step(indices, lengths, self.max_tokens)
-        if self.row_tokens is not None:
-            return plan_filled_rows(indices, lengths, self.max_tokens, row_tokens=self.row_tokens)
-        shapes = [
-            row_shape(len(group.prompt_ids), [len(ids) for ids in group.completion_ids], shared=self.shared)
-            for group in groups
-        ]
-        return plan_step(indices, shapes, self.max_tokens)
 
 
 @dataclass(slots=True, eq=False)
@@ -107,9 +80,7 @@ class _StepInWork:
     denominators: Mapping[str, float]
     sums: MetricSums
     coupling: Coupling | None
-    value: Any
-    scored: Scored | None
-    """Scores of the step's only micro-batch, where coupling has made them already."""
+    facts: StepFacts
     statistics: Tensor | None = None
 
 
@@ -135,6 +106,8 @@ class Passes:
     ranks: Ranks = field(default_factory=Ranks)
     at_start: StartCheck | None = None
     """Sees the first training micro-batch of a fresh run, then is forgotten."""
+    router_coefficient: float = 0.0
+    """Weight of the balancing loss of a mixture-of-experts model; 0 computes none."""
     forked_rng: Callable[[], AbstractContextManager[None]] = nullcontext
     """A block in which drawing random numbers does not move the run's generators."""
 
@@ -163,15 +136,15 @@ class Passes:
         plan, group_of = self.cut.plan(indices, groups, self.ranks), dict(zip(indices, groups, strict=True)).__getitem__
         coupling = find_coupling(self.method, indices, groups)
         attempt = self._attempt()
-        value, scored = self._couple(coupling, plan, group_of, denominators, attempt)
-        step = _StepInWork(group_of, denominators, sums, coupling, value, scored)
+        facts = self._learn_step(coupling, plan, group_of, denominators, attempt)
+        step = _StepInWork(group_of, denominators, sums, coupling, facts)
         *others, last = plan.micro_batches
         for micro in others:
             self._train_alone(step, micro, attempt)
         self._train_alone(step, last, attempt, is_last=True)
         attempt.agree()
         self._count_one_loss(sums)
-        return TrainedStep(value, step.statistics)
+        return TrainedStep(facts.value, step.statistics)
 
     def _attempt(self) -> Attempt:
         # With several ranks a forward or backward pass has collectives inside, which one rank cannot leave alone.
@@ -191,9 +164,9 @@ class Passes:
         self._backward(step, micro, self._forward(step, micro))
 
     def _forward(self, step: _StepInWork, micro: MicroBatchPlan) -> MicroBatchLoss:
-        scored, step.scored = step.scored or self._score(micro, step.group_of), None
-        part = None if step.coupling is None else step.coupling.part(step.value, micro.groups, self.device)
-        return self._outcome(scored, step.denominators, part)
+        scored, step.facts = step.facts.scored or self._score(micro, step.group_of), replace(step.facts, scored=None)
+        part = None if step.coupling is None else step.coupling.part(step.facts.value, micro.groups, self.device)
+        return self._balanced(self._outcome(scored, step.denominators, part), scored, step.facts.routing)
 
     def _backward(self, step: _StepInWork, micro: MicroBatchPlan, outcome: MicroBatchLoss) -> None:
         # Wrappers average gradients over ranks; the loss is already divided by the count over all ranks.
@@ -228,7 +201,8 @@ class Passes:
         forget_compute_copies(trainable_only=True)
         plan, attempt = self.cut.plan(range(len(groups)), groups, self.ranks), self._attempt()
         coupling, finished = find_coupling(self.method, range(len(groups)), groups), True
-        value, scored = self._couple(coupling, plan, groups.__getitem__, denominators, attempt)
+        facts = self._learn_step(coupling, plan, groups.__getitem__, denominators, attempt, routes=False)
+        scored, routing = facts.scored, RoutingTotal()
         for micro in plan.micro_batches:
             if gives_up():
                 finished = False
@@ -236,12 +210,14 @@ class Passes:
             if attempt.has_failed:
                 break
             with attempt.guard(micro, groups.__getitem__):
-                step = None if coupling is None else coupling.part(value, micro.groups, self.device)
-                outcome = self._outcome(scored or self._score(micro, groups.__getitem__), denominators, step)
+                step = None if coupling is None else coupling.part(facts.value, micro.groups, self.device)
+                scored = scored or self._score(micro, groups.__getitem__)
+                self._add(sums, self._outcome(scored, denominators, step), micro)
+                routing.add(scored.scores.routing, is_filler=micro.is_filler)
                 scored = None
-                self._add(sums, outcome, micro)
                 advance(len(micro.groups))
         attempt.agree()
+        self._add_whole_routing(sums, routing)
         self._count_one_loss(sums)
         self.flush()
         self.scorer.train()
@@ -268,44 +244,83 @@ class Passes:
         if self.reference is not None:
             self.reference.exchange(self.ranks)
 
-    def _couple(
+    def _learn_step(
         self,
         coupling: Coupling | None,
         plan: StepPlan,
         group_of: GroupOf,
         denominators: Mapping[str, float],
         attempt: Attempt,
-    ) -> tuple[Any, Scored | None]:
+        *,
+        routes: bool = True,
+    ) -> StepFacts:
         """What the step's losses must know first, and the scores of its only micro-batch where that was enough."""
-        if coupling is None:
-            return None, None
-        table, scored = CouplingTable(len(coupling.groups)), None
-        if coupling.is_own and len(plan.micro_batches) == 1 and self.ranks.size == 1:
-            only = plan.micro_batches[0]
-            with attempt.guard(only, group_of):
-                scored = self._score(only, group_of)  # with gradient in training: no second forward
-                self._put(coupling.method, table, coupling.rows(only.groups, self.device), scored, only)
-        else:
-            self._score_first(coupling, plan, group_of, table, attempt)
-        attempt.agree()
-        return coupling.method.couple(table.gather(self._sum_over_ranks), denominators), scored
-
-    @torch.no_grad()
-    def _score_first(
-        self, coupling: Coupling, plan: StepPlan, group_of: GroupOf, table: CouplingTable, attempt: Attempt
-    ) -> None:
-        """Score the coupled groups without gradient, under the random numbers that the step's own passes will draw."""
-        own = coupling.is_own
-        groups = group_of if own else coupling.groups.__getitem__
-        if not own:
-            plan = self.cut.plan(range(len(coupling.groups)), coupling.groups, self.ranks)
+        routes = routes and self.router_coefficient > 0
+        is_own = coupling is not None and coupling.is_own
+        if not (routes or coupling):
+            return StepFacts()
+        table = CouplingTable(0 if coupling is None else len(coupling.groups))
+        routing, scored = RoutingTotal(), None
         with self.forked_rng():
+            if coupling is not None and not is_own:
+                self._score_others(coupling, table, attempt)
+        if routes or is_own:
+            scored = self._score_own(coupling if is_own else None, plan, group_of, table, routing, attempt)
+        attempt.agree()
+        value = None if coupling is None else coupling.method.couple(table.gather(self._sum_over_ranks), denominators)
+        return StepFacts(value, routing.gather(self._sum_over_ranks) if routes else None, scored)
+
+    def _score_own(
+        self,
+        coupling: Coupling | None,
+        plan: StepPlan,
+        group_of: GroupOf,
+        table: CouplingTable,
+        routing: RoutingTotal,
+        attempt: Attempt,
+    ) -> Scored | None:
+        """Score the step's own groups for what couples them; a single micro-batch's scores, with gradient, serve twice.
+
+        Several are scored without gradient, under the random numbers that the step's own passes will draw.
+        """
+        is_single = len(plan.micro_batches) == 1 and self.ranks.size == 1
+        with nullcontext() if is_single else self.forked_rng(), nullcontext() if is_single else torch.no_grad():
             for micro in plan.micro_batches:
                 if attempt.has_failed:
-                    return
-                with attempt.guard(micro, groups):
-                    rows = coupling.rows(micro.groups, self.device) if own else _places(micro.groups, self.device)
-                    self._put(coupling.method, table, rows, self._score(micro, groups), micro)
+                    break
+                with attempt.guard(micro, group_of):
+                    scored = self._score(micro, group_of)
+                    routing.add(scored.scores.routing, is_filler=micro.is_filler)
+                    if coupling is not None:
+                        self._put(coupling.method, table, coupling.rows(micro.groups, self.device), scored, micro)
+                    if is_single:
+                        return scored
+        return None
+
+    @torch.no_grad()
+    def _score_others(self, coupling: Coupling, table: CouplingTable, attempt: Attempt) -> None:
+        """Score coupled groups that are not the step's own."""
+        for micro in self.cut.plan(range(len(coupling.groups)), coupling.groups, self.ranks).micro_batches:
+            if attempt.has_failed:
+                return
+            with attempt.guard(micro, coupling.groups.__getitem__):
+                rows = torch.tensor(micro.groups, dtype=torch.int64, device=self.device)
+                self._put(coupling.method, table, rows, self._score(micro, coupling.groups.__getitem__), micro)
+
+    def _balanced(self, outcome: MicroBatchLoss, scored: Scored, routing: StepRouting | None) -> MicroBatchLoss:
+        """A micro-batch's loss with its share of the balancing loss."""
+        if routing is None or scored.scores.routing is None:
+            return outcome
+        share = routing.share(scored.scores.routing)
+        metrics = {**outcome.metrics, "aux_loss": (share.detach(), scalar(0.0, self.device))}
+        return replace(outcome, loss=outcome.loss + self.router_coefficient * share, metrics=metrics)
+
+    def _add_whole_routing(self, sums: MetricSums, routing: RoutingTotal) -> None:
+        """The balancing loss of an evaluation, which counts as training's does."""
+        whole = routing.gather(self._sum_over_ranks)
+        if whole is not None:
+            loss, nothing = whole.whole() / self.ranks.size, scalar(0.0, self.device)
+            sums.add({"loss": (self.router_coefficient * loss, nothing), "aux_loss": (loss, nothing)})
 
     @torch.no_grad()
     def _put(
@@ -337,8 +352,9 @@ class Passes:
             sums.add_extremes(outcome.extremes)
 
     def _count_one_loss(self, sums: MetricSums) -> None:
-        """The shares of all micro-batches and ranks make one loss."""
-        sums.add({"loss": (scalar(0.0, self.device), scalar(1.0 / self.ranks.size, self.device))})
+        """The shares of all micro-batches and ranks make one loss, and one balancing loss."""
+        nothing, one = scalar(0.0, self.device), scalar(1.0 / self.ranks.size, self.device)
+        sums.add({"loss": (nothing, one)} | ({"aux_loss": (nothing, one)} if self.router_coefficient else {}))
 
     def _score(self, micro: MicroBatchPlan, group_of: GroupOf) -> Scored:
         self.beat("a micro-batch")
@@ -367,10 +383,6 @@ class Passes:
         cut = self.cut
         batch = lay_out(groups, shared=cut.shared, pad_id=cut.pad_id, packed=cut.packed, row_sizes=row_sizes)
         return batch.to(self.device)
-
-
-def _places(numbers: Sequence[int], device: torch.device) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.int64, device=device)
 
 
 def _added(total: Tensor | None, more: Tensor | None, *, weight: float) -> Tensor | None:

@@ -16,10 +16,10 @@ from burnish.engine.checkpoint import (
     save_checkpoint,
     step_path,
 )
+from burnish.engine.cut import Cut
 from burnish.engine.invariants import StartInvariants, has_active_dropout
 from burnish.engine.loop import TrainingLoop, resume_position
 from burnish.engine.method import Method
-from burnish.engine.passes import Cut
 from burnish.engine.run_dir import RunDir
 from burnish.engine.snapshot import capture, copied, find_nonfinite, restore, trainable_tensors
 from burnish.engine.tensor_files import copy_tensors, tensors_bytes

@@ -38,7 +38,7 @@ def describe_run(session: Session, method: Method, config: Any) -> RunPlan:
         precision=f"{session.precision.name} compute over float32 weights ({session.precision.reason})",
         policy=str(config.model_name_or_path or "given model"),
         reference=_describe_reference(session, config),
-        objective=method.describe(),
+        objective=method.describe() + _balancing_in_words(session),
         data=session.train.report.one_line() + held_out,
         tokens=(
             f"{int(groups.num_tokens.sum()):,} with the prompt once a completion, {int(lengths.sum()):,} computed; "
@@ -62,6 +62,13 @@ def describe_run(session: Session, method: Method, config: Any) -> RunPlan:
             has_frozen_reference=session.reference is not None and isinstance(session.reference.live, FrozenReference),
         ).as_dict(),
     )
+
+
+def _balancing_in_words(session: Session) -> str:
+    if not session.router_coefficient:
+        return ""
+    cost = "one more policy forward where a step has several micro-batches"
+    return f"; {session.router_coefficient:g} x balancing of the experts over the step ({cost})"
 
 
 def _reference_dtype(session: Session, config: Any) -> torch.dtype | None:

@@ -12,7 +12,12 @@ from typing import Any, Literal
 
 from burnish.errors import ConfigError
 from burnish.methods.config import MethodConfig
-from burnish.models.settings import ReferenceSettings, check_reference_settings
+from burnish.models.settings import (
+    ReferenceSettings,
+    RouterSettings,
+    check_reference_settings,
+    check_router_settings,
+)
 from burnish.objectives.checks import check_settings, check_weights, choose
 from burnish.ranges import COUNT, NOT_NEGATIVE, POSITIVE, Range, check_choices, check_ranges
 
@@ -50,6 +55,8 @@ class DPOSettings:
     """Least difference of rewards that simpo and alphapo ask for; ≥ 0."""
     cpo_alpha: float = 1.0
     """Weight of cpo's likelihood of the chosen completion; ≥ 0."""
+    orpo_nll_on_prompt: bool = False
+    """Let orpo's likelihood count the prompt's tokens as well, as TRL's does."""
     alphapo_alpha: float = 0.25
     """Shape of alphapo's reward, in [-10, 10]; 0 is simpo's."""
     rpo_alpha: float | None = None
@@ -71,7 +78,7 @@ class DPOSettings:
 
 
 @dataclass(kw_only=True)
-class DPOConfig(DPOSettings, ReferenceSettings, MethodConfig):
+class DPOConfig(DPOSettings, ReferenceSettings, RouterSettings, MethodConfig):
     """All settings of `burnish dpo`, flat, by TRL's names."""
 
     def __post_init__(self) -> None:
@@ -84,6 +91,7 @@ class DPOConfig(DPOSettings, ReferenceSettings, MethodConfig):
         super().__post_init__()
         check_dpo_settings(self)
         check_reference_settings(self)
+        check_router_settings(self)
         if self.sync_ref_model and self.use_peft and self.ref_model_mixup_alpha != 1:
             raise ConfigError("--sync_ref_model with an adapter copies it: give --ref_model_mixup_alpha 1")
         if self.sync_ref_model and self.precompute_ref_log_probs:
@@ -132,7 +140,7 @@ RANGES = {
 
 OBJECTIVE_SETTINGS = (
     "beta", "label_smoothing", "f_divergence_type", "f_alpha_divergence_coef", "ld_alpha", "use_weighting",
-    "discopop_tau", "dpop_lambda", "simpo_gamma", "cpo_alpha", "alphapo_alpha",
+    "discopop_tau", "dpop_lambda", "simpo_gamma", "cpo_alpha", "orpo_nll_on_prompt", "alphapo_alpha",
 )  # fmt: skip
 """Settings that objectives take, by the names of their arguments."""
 

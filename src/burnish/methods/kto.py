@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from burnish.methods.config import MethodConfig, StageDefaults
-from burnish.models.settings import ReferenceSettings, check_reference_settings
+from burnish.models.settings import (
+    ReferenceSettings,
+    RouterSettings,
+    check_reference_settings,
+    check_router_settings,
+)
 from burnish.ranges import NOT_NEGATIVE, POSITIVE, check_choices, check_ranges
 
 
@@ -34,7 +39,7 @@ RANGES = {"beta": POSITIVE, "desirable_weight": NOT_NEGATIVE, "undesirable_weigh
 
 
 @dataclass(kw_only=True)
-class KTOConfig(KTOSettings, ReferenceSettings, StageDefaults, MethodConfig):
+class KTOConfig(KTOSettings, ReferenceSettings, StageDefaults, RouterSettings, MethodConfig):
     """All settings of `burnish kto`, flat, by TRL's names."""
 
     def __post_init__(self) -> None:
@@ -43,3 +48,4 @@ class KTOConfig(KTOSettings, ReferenceSettings, StageDefaults, MethodConfig):
         check_ranges(self, RANGES)
         check_choices(self, KTOSettings)
         check_reference_settings(self)
+        check_router_settings(self)

@@ -125,6 +125,7 @@ def _build_passes(session: Session, method: Method) -> Passes:
         accelerator=session.accelerator,
         device=session.device.torch_device,
         cut=session.cut,
+        router_coefficient=session.router_coefficient,
         forked_rng=partial(forked_rng, session.device),
         mark_rng=partial(mark_rng, session.device),
         ranks=session.ranks,

@@ -68,6 +68,7 @@ class PairReader:
                 label_smoothing=smoothing,
                 pair_weight=_pair_weight(scores, batch),
                 chosen_likelihood=None if likelihoods is None else likelihoods[0::2],
+                prompt_logps=scores.prompt_logps,
             )
         pairs = self.ranked(batch)
         return pairs_of_lists(logps, ref_logps, counts, pairs, weight=batch.weight, label_smoothing=smoothing)

@@ -59,12 +59,16 @@ class PreferenceMethod(CoupledMethod):
 
     def build_scorer(self, model: nn.Module, *, token_metrics: bool) -> Scorer:
         extras = HeadExtras(token_metrics=token_metrics, log_sum_squares=self.settings.use_weighting)
-        return Scorer(model, extras=extras)
+        return Scorer(model, extras=extras, scores_prompts=self.settings.orpo_nll_on_prompt)
 
     def denominators(self, groups: Sequence[PromptGroup]) -> dict[str, float]:
-        """Pairs (a list is one), and counted tokens of the chosen completions, of a whole step."""
+        """Pairs (a list is one), and counted tokens of the chosen completions (and their prompts), of a whole step."""
         chosen_tokens = sum(chosen_weight(group) for group in groups)
-        return {"pairs": float(len(groups)), "chosen_tokens": chosen_tokens}
+        counts = {"pairs": float(len(groups)), "chosen_tokens": chosen_tokens}
+        if self.settings.orpo_nll_on_prompt:
+            prompt_tokens = sum(max(0, len(group.prompt_ids) - 1) for group in groups)  # nothing predicts the first
+            counts["chosen_and_prompt_tokens"] = chosen_tokens + prompt_tokens
+        return counts
 
     def check_rows(self, groups: GroupStore) -> None:
         """Refuse rows with columns that the objective ignores, or without those that it needs."""
@@ -81,6 +85,7 @@ class PreferenceMethod(CoupledMethod):
             "margin": groups.has("margin"),
             "ld_alpha": settings.ld_alpha is not None,
             "use_weighting": settings.use_weighting,
+            "orpo_nll_on_prompt": settings.orpo_nll_on_prompt,
             "beta_dpo_alpha": self.beta.follows_margin,
             "an objective that couples the step": self.combination.needs_step_scores,
         }

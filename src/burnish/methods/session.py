@@ -24,8 +24,8 @@ from burnish.device.pick import Device, pick_device
 from burnish.device.precision import Precision, choose_precision
 from burnish.device.ranks import Ranks, join_ranks
 from burnish.device.rng import forked_rng, seed_everything, use_deterministic_kernels
+from burnish.engine.cut import Cut
 from burnish.engine.method import Method
-from burnish.engine.passes import Cut
 from burnish.engine.trackers import check_trackers, tracker_options
 from burnish.errors import ConfigError, DataError
 from burnish.methods.learnable import check_learnable
@@ -37,6 +37,7 @@ from burnish.models.fingerprint import weights_fingerprint
 from burnish.models.given_reference import GivenReference
 from burnish.models.load import disable_dropout, load_causal_lm
 from burnish.models.tokenizer import check_vocabulary, load_tokenizer
+from burnish.scoring.routing import own_router_coefficient
 from burnish.scoring.scorer import Scorer, unwrap_adapter
 from burnish.scoring.self_check import ScoringChoice, choose_scoring
 
@@ -79,6 +80,8 @@ class Session:
     fingerprints: dict[str, str] = field(default_factory=dict)
     asked_tokens: int | None = None
     """Budget of a micro-batch that the settings named; None where it was chosen."""
+    router_coefficient: float = 0.0
+    """Weight of the balancing loss of a mixture-of-experts model."""
 
 
 def global_batch_size(config: Any, num_ranks: int = 1) -> int:
@@ -203,6 +206,8 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     sampler = StepSampler(len(train.groups), batch_size, config.seed, config.train_sampling_strategy)
     scoring = _choose_scoring(config, scorer, train, sampler, tokenizer.pad_token_id, device)
     scorer.head_path = scoring.head_path
+    router_coefficient = _router_coefficient(config, policy)
+    scorer.sums_routing = router_coefficient > 0
     reference = GivenReference() if is_given else None
     if loads_reference:
         known = None if method.scores_other_groups else itertools.chain(*stores)
@@ -229,7 +234,24 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         ranks=ranks,
         fingerprints=fingerprints,
         asked_tokens=config.max_tokens_per_micro_batch,
+        router_coefficient=router_coefficient,
     )
+
+
+def _router_coefficient(config: Any, policy: nn.Module) -> float:
+    """Weight of the balancing loss: the setting, else the model's own; 0 for a model without routers.
+
+    Raises:
+        ConfigError: a weight is given, and there is nothing to balance.
+    """
+    given = getattr(config, "router_aux_loss_coef", 0.0)
+    own = own_router_coefficient(unwrap_adapter(policy))
+    if own is None and given:
+        model_type = getattr(policy.config, "model_type", type(policy).__name__)
+        raise ConfigError(
+            f"--router_aux_loss_coef {given:g} is for mixture-of-experts models, and {model_type} is none: leave it out"
+        )
+    return (own or 0.0) if given is None else given
 
 
 def _kernels(is_packed: bool, fused: Sequence[str], has_fast_layers: bool, precision: Precision) -> dict[str, str]:

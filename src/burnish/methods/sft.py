@@ -8,6 +8,7 @@ from typing import Literal
 from burnish.data.settings import CountingSettings
 from burnish.errors import ConfigError
 from burnish.methods.config import MethodConfig, StageDefaults
+from burnish.models.settings import RouterSettings, check_router_settings
 from burnish.ranges import NOT_NEGATIVE, POSITIVE, PROBABILITY, check_choices, check_ranges
 
 
@@ -35,13 +36,14 @@ RANGES = {"label_smoothing_factor": PROBABILITY, "z_loss_coef": NOT_NEGATIVE, "n
 
 
 @dataclass(kw_only=True)
-class SFTConfig(SFTSettings, CountingSettings, StageDefaults, MethodConfig):
+class SFTConfig(SFTSettings, CountingSettings, StageDefaults, RouterSettings, MethodConfig):
     """All settings of `burnish sft`, flat, by TRL's names."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what is not allowed."""
         super().__post_init__()
         check_sft_settings(self)
+        check_router_settings(self)
 
 
 def check_sft_settings(settings: SFTConfig) -> None:

@@ -45,6 +45,7 @@ class UnpairedMethod(CoupledMethod):
         self.scores_other_groups = self.objective.needs_mismatched
         self.desirable_weight = 1.0 if settings.desirable_weight is None else settings.desirable_weight
         self.baseline = RewardBaseline.start()
+        self._rows: Sequence[PromptGroup] = ()
 
     def describe(self) -> str:
         settings = self.settings
@@ -53,7 +54,8 @@ class UnpairedMethod(CoupledMethod):
         return f"{settings.loss_type}; beta {settings.beta:g}; {weights}{cost}"
 
     def see_data(self, groups: GroupStore) -> None:
-        """Balance the labels, where their weights are not given."""
+        """Balance the labels, where their weights are not given; remember the rows, for steps of a single prompt."""
+        self._rows = groups
         labels = groups.labels
         desirable, undesirable = int(labels.sum()), int((~labels).sum())
         if self.settings.desirable_weight is None:
@@ -72,15 +74,25 @@ class UnpairedMethod(CoupledMethod):
         """Each row's prompt with another row's completion, for the KL term."""
         if not self.objective.needs_mismatched:
             return ()
-        others = mismatched_rows([group.prompt_ids.tobytes() for group in groups])
-        return [
-            replace(
-                group,
-                completion_ids=groups[other].completion_ids,
-                completion_mask=groups[other].completion_mask,
-            )
-            for group, other in zip(groups, others, strict=True)
-        ]
+        prompts = [group.prompt_ids.tobytes() for group in groups]
+        if len(set(prompts)) == 1:
+            return [_with_completion(group, self._row_of_another_prompt(group)) for group in groups]
+        others = mismatched_rows(prompts)
+        return [_with_completion(group, groups[other]) for group, other in zip(groups, others, strict=True)]
+
+    def _row_of_another_prompt(self, group: PromptGroup) -> PromptGroup:
+        """A training row, the same one for a group in every epoch: for steps whose rows all have its prompt.
+
+        Raises:
+            DataError: all training rows have this prompt.
+        """
+        count, prompt = len(self._rows), group.prompt_ids.tobytes()
+        others = (self._rows[(group.row + place) % count] for place in range(count))
+        found = next((other for other in others if other.prompt_ids.tobytes() != prompt), None)
+        if found is None:
+            mismatched_rows([prompt])  # says why that cannot be, and the cure
+        assert found is not None
+        return found
 
     def coupling_row(self, scores: CompletionScores, reference: CompletionScores | None, batch: MicroBatch) -> Tensor:
         """(rows, 1) log π - log π_ref of the mismatched completions."""
@@ -142,6 +154,11 @@ class UnpairedMethod(CoupledMethod):
         """Go on from a checkpoint's δ."""
         if tensors:
             self.baseline = RewardBaseline(tensors["sums"], tensors["counts"])
+
+
+def _with_completion(group: PromptGroup, other: PromptGroup) -> PromptGroup:
+    """A group's prompt with another's completion."""
+    return replace(group, completion_ids=other.completion_ids, completion_mask=other.completion_mask)
 
 
 def _given(reference: CompletionScores | None) -> CompletionScores:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from burnish.device.fused.table import OPERATORS
-from burnish.ranges import COUNT, POSITIVE, PROBABILITY, check_choices, check_ranges, setting_error
+from burnish.ranges import COUNT, NOT_NEGATIVE, POSITIVE, PROBABILITY, check_choices, check_ranges, setting_error
 
 
 @dataclass(kw_only=True)
@@ -44,6 +44,14 @@ class ReferenceSettings:
 
 
 @dataclass(kw_only=True)
+class RouterSettings:
+    """Mixture-of-experts models."""
+
+    router_aux_loss_coef: float | None = None
+    """Weight of the loss that balances the experts, over the whole step; None takes the model's own; 0 is off; ≥ 0."""
+
+
+@dataclass(kw_only=True)
 class AdapterSettings:
     """Low-rank adapters through peft."""
 
@@ -67,7 +75,13 @@ class AdapterSettings:
     """Weight-decomposed adapters (arXiv 2402.09353)."""
 
 
+ROUTER_RANGES = {"router_aux_loss_coef": NOT_NEGATIVE}
 ADAPTER_RANGES = {"lora_r": COUNT, "lora_alpha": POSITIVE, "lora_dropout": PROBABILITY}
+
+
+def check_router_settings(settings: RouterSettings) -> None:
+    """Raise ConfigError for a weight that is out of range."""
+    check_ranges(settings, ROUTER_RANGES)
 
 
 def check_model_settings(settings: ModelSettings) -> None:

@@ -145,8 +145,8 @@ def mismatched_rows(prompts: Sequence[Hashable]) -> list[int]:
     """
     if len(set(prompts)) < 2:
         raise DataError(
-            "kto: all rows of an optimizer step have one prompt, and the KL term needs another: raise the batch size, "
-            "shuffle the rows, or take loss_type apo_zero_unpaired or bco"
+            "kto: all rows of an optimizer step have one prompt, and so have all others, while the KL term needs "
+            "another: give rows of several prompts, or take loss_type apo_zero_unpaired or bco"
         )
     return [_other_row(prompts, row) for row in range(len(prompts))]
 

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from burnish.batching.layout import PADDING, MicroBatch
+from burnish.batching.layout import PADDING, MicroBatch, prompt_tokens, token_copies
 from burnish.scoring.architecture import Architecture, decoder_of, describe_architecture
 from burnish.scoring.head import NO_EXTRAS, HeadExtras, TokenScores, score_tokens
 from burnish.scoring.masks import additive, tree_mask
 from burnish.scoring.neftune import noisy_embeddings
+from burnish.scoring.routing import experts_per_token, sum_routing
 from burnish.scoring.scores import CompletionScores, join_scores
 from burnish.scoring.tree_attention import TreeRows, use_tree_attention
 
@@ -40,6 +41,7 @@ class Scorer(nn.Module):
         extras: HeadExtras = NO_EXTRAS,
         neftune_noise_alpha: float | None = None,
         head_path: HeadPath = HeadPath.GATHERED,
+        scores_prompts: bool = False,
     ) -> None:
         """Wrap a model.
 
@@ -48,12 +50,16 @@ class Scorer(nn.Module):
             extras: what to give of each counted token besides.
             neftune_noise_alpha: scale of the noise on embeddings in training (scoring.neftune); None for none.
             head_path: where logits come from.
+            scores_prompts: whether to give the log-probability of each prompt too.
         """
         super().__init__()
         self.model = model
         self.extras = extras
         self.neftune_noise_alpha = neftune_noise_alpha
         self.head_path = head_path
+        self.scores_prompts = scores_prompts
+        self.sums_routing = False
+        """Whether to give what the balancing loss of a mixture-of-experts model needs."""
         self.architecture: Architecture = describe_architecture(unwrap_adapter(model))
 
     @property
@@ -67,15 +73,25 @@ class Scorer(nn.Module):
         A packed row goes through tree attention; rows that hold several completions get a tree mask; rows of one
         completion get the model's own causal mask.
         """
+        predictors, targets = batch.predictors, batch.targets
+        prompts = prompt_tokens(batch) if self.scores_prompts else None
+        if prompts is not None:
+            predictors, targets = torch.cat([predictors, prompts[0]]), torch.cat([targets, prompts[1]])
         through = self._score_through_logits if self.head_path is HeadPath.WHOLE else self._score_gathered
         with self._noise(batch):
-            tokens = through(batch)
+            tokens, outputs = through(self._decoder_inputs(batch), predictors, targets)
+        prompt_logps = None
+        if prompts is not None:
+            prompt_logps, tokens = _split_prompts(tokens, prompts[2], batch)
         scores = join_scores(tokens.logps, tokens.mean_logits, batch)
         scores.entropies, scores.correct = tokens.entropies, tokens.correct
-        scores.log_sum_squares = tokens.log_sum_squares
+        scores.log_sum_squares, scores.prompt_logps = tokens.log_sum_squares, prompt_logps
         if tokens.log_normalizers is not None:
             scores.log_normalizers = tokens.log_normalizers
             scores.mean_logps = tokens.mean_logits - tokens.log_normalizers
+        if self.sums_routing:
+            top = experts_per_token(unwrap_adapter(self.model))
+            scores.routing = sum_routing(outputs.router_logits, token_copies(batch), experts_per_token=top)
         return scores
 
     def _noise(self, batch: MicroBatch) -> AbstractContextManager[None]:
@@ -83,26 +99,31 @@ class Scorer(nn.Module):
             return nullcontext()
         return noisy_embeddings(unwrap_adapter(self.model), batch, self.neftune_noise_alpha)
 
-    def _score_gathered(self, batch: MicroBatch) -> TokenScores:
+    def _score_gathered(self, inputs: dict[str, Any], predictors: Tensor, targets: Tensor) -> tuple[TokenScores, Any]:
+        """Scores of the targets, and what the decoder gave."""
         model = unwrap_adapter(self.model)
-        outputs = decoder_of(model)(**self._decoder_inputs(batch))
+        outputs = decoder_of(model)(**inputs)
         hidden = outputs.last_hidden_state
-        gathered = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.predictors)
+        gathered = hidden.reshape(-1, hidden.shape[-1]).index_select(0, predictors)
         head: Any = model.get_output_embeddings()  # pyright: ignore[reportCallIssue]
-        return score_tokens(
+        scored = score_tokens(
             gathered.to(compute_dtype(gathered)),
             head.weight,
             getattr(head, "bias", None),
-            batch.targets,
+            targets,
             shape=self.architecture.head,
             extras=self.extras,
         )
+        return scored, outputs
 
-    def _score_through_logits(self, batch: MicroBatch) -> TokenScores:
-        logits = unwrap_adapter(self.model)(**self._decoder_inputs(batch)).logits
-        gathered = logits.reshape(-1, logits.shape[-1]).index_select(0, batch.predictors).float()
+    def _score_through_logits(
+        self, inputs: dict[str, Any], predictors: Tensor, targets: Tensor
+    ) -> tuple[TokenScores, Any]:
+        outputs = unwrap_adapter(self.model)(**inputs)
+        logits = outputs.logits
+        gathered = logits.reshape(-1, logits.shape[-1]).index_select(0, predictors).float()
         log_probabilities = torch.log_softmax(gathered, dim=-1)
-        logps = log_probabilities.gather(1, batch.targets[:, None]).squeeze(1)
+        logps = log_probabilities.gather(1, targets[:, None]).squeeze(1)
         detached = gathered.detach()
         means = gathered.mean(dim=1) if self.extras.normalizers else detached.mean(dim=1)
         extra = {
@@ -112,11 +133,11 @@ class Scorer(nn.Module):
             "log_normalizers": torch.logsumexp(gathered, dim=1) if self.extras.normalizers else None,
         }
         if not self.extras.token_metrics:
-            return TokenScores(logps, means, None, None, **extra)
+            return TokenScores(logps, means, None, None, **extra), outputs
         entropies = -(log_probabilities.detach().exp() * log_probabilities.detach()).sum(dim=1)
-        target_logits = detached.gather(1, batch.targets[:, None]).squeeze(1)
+        target_logits = detached.gather(1, targets[:, None]).squeeze(1)
         correct = (target_logits >= detached.amax(dim=1)).float()
-        return TokenScores(logps, means, entropies, correct, **extra)
+        return TokenScores(logps, means, entropies, correct, **extra), outputs
 
     def _decoder_inputs(self, batch: MicroBatch) -> dict[str, Any]:
         inputs: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
@@ -129,6 +150,8 @@ class Scorer(nn.Module):
             inputs["attention_mask"] = batch.input_ids.new_zeros((1, 1, 1, 1), dtype=torch.bool)
         if not self.architecture.unshareable:
             inputs["position_ids"] = batch.position_ids
+        if self.sums_routing:
+            inputs["output_router_logits"] = True
         return inputs
 
     def _attention_mask(self, batch: MicroBatch) -> Tensor | dict[str, Tensor]:
@@ -142,6 +165,15 @@ class Scorer(nn.Module):
         mask = tree_mask(batch.segment_ids, batch.position_ids, window=window)
         config: Any = unwrap_adapter(self.model).config
         return additive(mask, next(self.model.parameters()).dtype) if config._attn_implementation == "eager" else mask
+
+
+def _split_prompts(tokens: TokenScores, slots: Tensor, batch: MicroBatch) -> tuple[Tensor, TokenScores]:
+    """(groups,) log-probability of each prompt, and the scores of the completions' tokens that stand before them."""
+    count = len(batch.targets)
+    length = batch.input_ids.shape[1]
+    table = tokens.logps.new_zeros(len(batch.groups) * length).index_copy(0, slots, tokens.logps[count:])
+    rest = TokenScores._make(None if part is None else part[:count] for part in tokens)
+    return table.view(-1, length).sum(dim=1), rest
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:

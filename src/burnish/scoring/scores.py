@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from burnish.batching.layout import MicroBatch
+from burnish.scoring.routing import Routing
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +31,10 @@ class CompletionScores:
     """(counted,) nats: mean log-probability over the vocabulary; with gradient."""
     log_normalizers: Tensor | None = None
     """(counted,) nats: log-sum-exp of the logits; with gradient."""
+    prompt_logps: Tensor | None = None
+    """(groups,) nats: log-probability of each prompt after its first token, where it was asked for."""
+    routing: Routing | None = None
+    """How a mixture-of-experts model routed the tokens, where it was asked for."""
     rewards: Tensor | None = None
     """(completions,) what a reward model gives; the tensors of log-probabilities are then empty."""
 

@@ -102,10 +102,9 @@ MODEL: dict[str, Answer] = {
         "by the names that have a setting here; others are refused by name",
         "仅接受此处有对应设置的名字，其余逐名拒绝",
     ),
-    "router_aux_loss_coef": Refused(
-        "the auxiliary loss of mixture-of-experts models is not built yet; leave it out",
-        "尚未实现混合专家模型的辅助损失，请去掉此项",
-        harmless=(None, False, 0.0),
+    "router_aux_loss_coef": Same(
+        "over the whole step, where TRL balances each micro-batch; unset, the model's own",
+        "按整步计算，而 TRL 按微批计算；不设置时取模型自身的系数",
     ),
     "use_cache": NotNeeded("training keeps no key-value cache", "训练时不保留键值缓存"),
     "lora_dropout": Same(
