@@ -13,6 +13,7 @@ import pytest
 from burnish.cli.arguments import parse_arguments
 from burnish.cli.check import TABLE as CHECK_TABLE
 from burnish.cli.check import CheckConfig
+from burnish.cli.launch import read_placement
 from burnish.cli.main import COMMANDS
 from burnish.cli.methods import TRAINING, config_type_of
 from jobs import POLICY, write_pairs
@@ -50,6 +51,10 @@ def test_every_command_of_a_document_is_understood(
         (tmp_path / "my_losses.py").write_text(block)  # the page's own loss, which its commands name
     words = shlex.split(line.split("|")[0].split(">")[0], comments=True)[1:]
     assert words[0] in COMMANDS or words[0].startswith("-"), page
+    if words[0] == "launch":
+        place = next(number for number, word in enumerate(words) if word in TRAINING)
+        assert read_placement(words[1:place]).num_processes > 1
+        words = words[place:]
     if words[0] == "check":
         assert parse_arguments(["--dataset_name", *words[1:]], CheckConfig, table=CHECK_TABLE).config
     if words[0] in TRAINING and "--config" not in words:

@@ -57,7 +57,8 @@ def _train(name: str, config: Any, *, is_demo: bool) -> int:
                 print(printable("\n".join(lines)))
             return EXIT_DONE
         notice("\n".join(trainer.plan().lines(brief=True)))
-        show = _ManyReplies(trainer) if is_demo and is_main_process() else None
+        counts = is_demo and is_main_process() and config.parallel == "ddp"  # slices answer on all ranks together
+        show = _ManyReplies(trainer) if counts else None
         fresh = config.resume_from_checkpoint is None
         before = trainer.sample("before") if fresh else []
         folder = trainer.train_and_export()

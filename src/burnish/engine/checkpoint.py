@@ -38,6 +38,7 @@ from burnish.engine.plain_json import dump_json, parse_json
 from burnish.engine.rng_state import pack_rng, restore_rng
 from burnish.engine.rotation import rotate
 from burnish.engine.run_dir import RunDir
+from burnish.engine.shard_files import group_of_shard, join_shards
 from burnish.engine.tensor_files import read_tensors, tensors_bytes, write_tensors
 from burnish.engine.versions import package_versions
 from burnish.errors import ConfigError, IntegrityError
@@ -70,7 +71,7 @@ AUTO = "auto"
 _MAX_NAMES = 5
 _TENSORS_SUFFIX = ".safetensors"
 _COUNTERS, _SETTINGS = "counters.json", "settings.json"
-_DISPENSABLE = re.compile(r"(optimizer|rng-\d+|metric-sums|reference-scores)\.safetensors")
+_DISPENSABLE = re.compile(r"(optimizer(-\d+-of-\d+)?|rng-\d+|metric-sums|reference-scores)\.safetensors")
 """Files that a run can go on without, where --allow_partial_resume says so; weights and counters are not among them."""
 
 
@@ -238,7 +239,13 @@ def load_checkpoint(
     return CheckpointState(
         step=manifest.step,
         counters=_read_document(folder / _COUNTERS),
-        tensors={group: read_tensors(folder / f"{group}{_TENSORS_SUFFIX}") for group in groups if wanted(group)},
+        tensors=join_shards(
+            {
+                group: read_tensors(folder / f"{group}{_TENSORS_SUFFIX}")
+                for group in groups
+                if wanted(group_of_shard(group))
+            }
+        ),
         fingerprints=dict(manifest.fingerprints),
         settings=_read_document(folder / _SETTINGS),
         world_size=manifest.world_size,

@@ -12,6 +12,7 @@ from typing import Any
 from burnish.batching.sampler import StepSampler
 from burnish.console import progress, warn
 from burnish.data.groups import PromptGroup
+from burnish.device.sharding import whole
 from burnish.engine.background import BackgroundJob
 from burnish.engine.best import BestMetric
 from burnish.engine.cadence import Cadence
@@ -193,7 +194,7 @@ class TrainingLoop:
     def _clip(self) -> Any:
         """Scale the gradient down to the limit of its global norm, and give the norm before, on the device."""
         limit = self.settings.max_grad_norm or math.inf
-        return self.passes.accelerator.clip_grad_norm_(self.passes.scorer.parameters(), limit)
+        return whole(self.passes.accelerator.clip_grad_norm_(self.passes.scorer.parameters(), limit))
 
     def _judge(self, step: int, step_sums: MetricSums, grad_norm: Any) -> Verdict:
         """Decide on a step, the same on every rank; a loss scaler's overflows are its own business."""

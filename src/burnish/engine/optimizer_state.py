@@ -29,6 +29,8 @@ def optimizer_tensors(optimizer: Any, named_parameters: Mapping[str, Tensor]) ->
     """
     import torch
 
+    from burnish.device.sharding import local_part
+
     names = _names_by_identity(named_parameters)
     tensors: dict[str, Tensor] = {}
     for index, group in enumerate(optimizer.param_groups):
@@ -41,7 +43,7 @@ def optimizer_tensors(optimizer: Any, named_parameters: Mapping[str, Tensor]) ->
             for key, value in state.items():
                 if not isinstance(value, torch.Tensor):
                     raise TypeError(f"the optimizer's {key} of {name} is {type(value).__name__}, no tensor")
-                tensors[f"{name}.{key}"] = value
+                tensors[f"{name}.{key}"] = local_part(value)
     return tensors
 
 
@@ -80,6 +82,8 @@ def load_optimizer_tensors(optimizer: Any, named_parameters: Mapping[str, Tensor
 def _take_state(remaining: dict[str, Tensor], name: str, parameter: Tensor) -> dict[str, Tensor]:
     if remaining.pop(f"{name}.{_NO_STATE}", None) is not None:
         return {}
+    from burnish.device.sharding import spread_like
+
     found = {"step": _take(remaining, f"{name}.step").clone()}
     moments = ["exp_avg", "exp_avg_sq"]
     if f"{name}.max_exp_avg_sq" in remaining:
@@ -91,7 +95,7 @@ def _take_state(remaining: dict[str, Tensor], name: str, parameter: Tensor) -> d
                 f"the checkpoint's optimizer does not fit this run: {name}.{key} is {value.dtype} {list(value.shape)}, "
                 f"the parameter {parameter.dtype} {list(parameter.shape)}"
             )
-        found[key] = value.clone()
+        found[key] = spread_like(value, parameter)
     return found
 
 

@@ -90,6 +90,8 @@ class TrainingSettings:
     """Compute precision over float32 master weights; auto is bf16 where the accelerator has it, fp32 on the CPU."""
     device: Literal["auto", "npu", "cuda", "cpu"] = "auto"
     """Device to run on; auto takes the first of npu, cuda, cpu that works and says why."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Several devices: ddp keeps the whole model on each; fsdp spreads weights, gradients and optimizer (FSDP2)."""
     num_threads: int | None = None
     """CPU threads; ≥ 1. None keeps torch's choice."""
     npu_jit_compile: bool = False
@@ -199,8 +201,21 @@ def check_training_settings(settings: TrainingSettings) -> None:
     for name in settings.report_to:
         if name not in TRACKERS:
             raise setting_error(settings, "report_to", f"must be of {', '.join(TRACKERS)}, or none")
+    _check_parallel(settings)
     _check_durations(settings)
     _check_best(settings)
+
+
+def _check_parallel(settings: TrainingSettings) -> None:
+    """Refuse what slices of a model cannot do."""
+    if settings.parallel != "fsdp":
+        return
+    if settings.async_save:
+        raise ConfigError("--async_save has no slices to copy yet: leave it out, or take --parallel ddp.")
+    if settings.precision == "fp16":
+        raise ConfigError("--parallel fsdp has no loss scale that all ranks share: take --precision bf16 or fp32.")
+    if getattr(settings, "sync_ref_model", False):
+        raise ConfigError("--sync_ref_model mixes whole weights: leave it out, or take --parallel ddp.")
 
 
 def _check_durations(settings: TrainingSettings) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from burnish.device.pick import Device
 from burnish.device.ranks import Ranks
 from burnish.device.rng import device_rng_state, seed_everything, set_device_rng_state
+from burnish.device.sharding import is_sharded, local_part
 from burnish.engine.checkpoint import (
     CheckpointState,
     load_optimizer_tensors,
@@ -23,7 +24,8 @@ from burnish.engine.checkpoint import (
 from burnish.engine.counters import Counters
 from burnish.engine.loop import TrainingLoop
 from burnish.engine.metrics import MetricSums
-from burnish.engine.tensor_files import copy_tensors
+from burnish.engine.shard_files import group_of_shard
+from burnish.engine.shards import put_weights, shard_name
 from burnish.errors import IntegrityError
 
 DEVICE_RNG = "device"
@@ -44,7 +46,6 @@ def capture(loop: TrainingLoop, model: nn.Module, device: Device) -> CheckpointS
     device_state = device_rng_state(device)
     if device_state is not None:
         rng[DEVICE_RNG] = device_state
-    named = trainable_tensors(model)
     own = {f"rng-{ranks.rank}": rng, _sums_name(ranks.rank): _on_host(loop.sums.tensors())}
     return CheckpointState(
         step=loop.counters.step,
@@ -58,8 +59,7 @@ def capture(loop: TrainingLoop, model: nn.Module, device: Device) -> CheckpointS
             "method": loop.passes.method.name,
         },
         tensors={
-            "model": named,
-            "optimizer": optimizer_tensors(loop.optimizer, named),
+            **_own_weights(model, ranks, loop.optimizer),
             **{name: tensors for parts in ranks.gather(own) for name, tensors in parts.items()},
             **_reference_scores(loop),
             **_running_state(loop),
@@ -75,7 +75,7 @@ def restore(loop: TrainingLoop, model: nn.Module, device: Device, state: Checkpo
         IntegrityError: tensors are missing (but for what the state says is lost), left over, or of another shape.
     """
     named = trainable_tensors(model)
-    copy_tensors(state.tensors["model"], named, what="model")
+    put_weights(state.tensors["model"], named, model)
     missing = {"optimizer", "rng-0", "metric-sums"} - set(state.tensors)
     if missing and not state.lost:
         raise IntegrityError(
@@ -100,6 +100,16 @@ def restore(loop: TrainingLoop, model: nn.Module, device: Device, state: Checkpo
         scores = state.tensors[REFERENCE_SCORES]
         loop.passes.reference.store.restore({name: tensor.numpy() for name, tensor in scores.items()})
     _restore_rng(loop, device, state)
+
+
+def _own_weights(model: nn.Module, ranks: Ranks, optimizer: Any) -> dict[str, dict[str, Tensor]]:
+    """Weights and optimizer state; of a model that is spread over ranks, this rank's slices, under their own names."""
+    named = trainable_tensors(model)
+    state = optimizer_tensors(optimizer, named)
+    if not is_sharded(model):
+        return {"model": named, "optimizer": state}
+    weights = {name: local_part(parameter) for name, parameter in named.items()}
+    return {shard_name("model", ranks): weights, shard_name("optimizer", ranks): state}
 
 
 def _on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -150,8 +160,9 @@ def find_nonfinite(state: CheckpointState) -> str | None:
     """Name the first weight or optimizer state that holds NaN or infinity; one copy to the host a device."""
     named = [
         (f"{group} {name}", tensor)
-        for group in ("model", "optimizer")
-        for name, tensor in state.tensors[group].items()
+        for group, tensors in state.tensors.items()
+        if group_of_shard(group) in ("model", "optimizer")
+        for name, tensor in tensors.items()
         if tensor.is_floating_point() and tensor.numel()
     ]
     # A sum keeps every NaN and infinity; one that only overflowed is looked at again.

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from burnish.console import notice, warn
+from burnish.device.sharding import is_sharded, local_part
 from burnish.engine.checkpoint import (
     CheckpointState,
     check_fingerprints,
@@ -21,8 +22,9 @@ from burnish.engine.invariants import StartInvariants, has_active_dropout
 from burnish.engine.loop import TrainingLoop, resume_position
 from burnish.engine.method import Method
 from burnish.engine.run_dir import RunDir
+from burnish.engine.shards import put_weights, save_shards
 from burnish.engine.snapshot import capture, copied, find_nonfinite, restore, trainable_tensors
-from burnish.engine.tensor_files import copy_tensors, tensors_bytes
+from burnish.engine.tensor_files import tensors_bytes
 from burnish.methods.fingerprints import update_settings
 from burnish.methods.session import Session
 from burnish.secrets import redact_values
@@ -55,6 +57,9 @@ class RunCheckpoints:
         state = capture(loop, self.session.model, self.session.device)
         state.fingerprints = self._fingerprints()
         state.settings = redact_values(asdict(self.args))
+        if is_sharded(self.session.model):
+            self._write_shards(state)
+            return
         if not self.session.ranks.is_main:
             return
         healthy = self._is_healthy(state)
@@ -93,17 +98,28 @@ class RunCheckpoints:
         if not self.args.load_best_model_at_end or best.step is None:
             return
         state = load_checkpoint(step_path(self.run_dir, best.step), wanted=lambda group: group == "model")
-        copy_tensors(state.tensors["model"], trainable_tensors(self.session.model), what="model")
+        put_weights(state.tensors["model"], trainable_tensors(self.session.model), self.session.model)
         notice(f"loaded the best model: step {best.step}, {best.name} {best.value:.6g}")
 
     def _write(self, state: CheckpointState, healthy: bool) -> None:
+        save_checkpoint(self.run_dir, state, healthy=healthy, **self._kept(state))
+        self.run_dir.write_state("running", state.step)
+
+    def _write_shards(self, state: CheckpointState) -> None:
+        ranks = self.session.ranks
+        bad = any(ranks.agree([not self._is_healthy(state)]))
+        save_shards(self.run_dir, state, ranks, healthy=not bad, **self._kept(state))
+        if ranks.is_main:
+            self.run_dir.write_state("running", state.step)
+
+    def _kept(self, state: CheckpointState) -> dict[str, Any]:
+        """Which older checkpoints stay."""
         keep, best = self.args.save_total_limit, state.counters["best"]
         best_step = best["step"] if best["keeps_checkpoint"] else None
         if keep is not None and best_step not in (None, state.step):
             keep = max(1, keep - 1)  # the best is one of those that are kept
         protect = set() if best_step is None else {best_step}
-        save_checkpoint(self.run_dir, state, healthy=healthy, keep=keep, protect=protect)
-        self.run_dir.write_state("running", state.step)
+        return {"keep": keep, "protect": protect}
 
     def _is_healthy(self, state: CheckpointState) -> bool:
         """Whether a run may go on from this state by itself: the last step was good, and every number is finite."""
@@ -125,7 +141,8 @@ class RunCheckpoints:
 
     def _look_at_disk(self) -> None:
         """Warn now where the disk will not hold what the run is going to write, and guess how long a save takes."""
-        trainable = tensors_bytes(trainable_tensors(self.session.model))
+        slices = {name: local_part(tensor) for name, tensor in trainable_tensors(self.session.model).items()}
+        trainable = tensors_bytes(slices) * (self.session.ranks.size if is_sharded(self.session.model) else 1)
         size = trainable * (1 + OPTIMIZER_BYTES_A_WEIGHT_BYTE)
         saves = self.loop.cadences.save.count_between(self.loop.counters.step, self.loop.total_steps)
         saves += self.args.save_strategy != "no" and self.loop.total_steps > self.loop.counters.step

@@ -14,6 +14,7 @@ from torch import nn
 
 from burnish.console import notice
 from burnish.data.groups import PromptGroup
+from burnish.device.ranks import Ranks
 from burnish.models.adapters import has_adapter
 from burnish.models.cached_reference import CachedReference
 from burnish.models.logp_store import LogpStore
@@ -29,6 +30,7 @@ def build_reference(
     other: nn.Module | None,
     groups: Iterable[PromptGroup] | None,
     identity: Mapping[str, str],
+    ranks: Ranks,
 ) -> CachedReference:
     """Put a cache before the reference; where it holds every group, no reference model is made.
 
@@ -38,13 +40,15 @@ def build_reference(
         other: a reference model of its own, or None for the policy's start.
         groups: all groups of training and evaluation; None where the run scores others besides.
         identity: whatever else the reference's log-probabilities depend on: weights, precision, device kind.
+        ranks: agree on whether a model is needed.
     """
     dtype = None if config.ref_dtype is None else getattr(torch, config.ref_dtype)
     starts_as_policy = other is None and dtype in (None, torch.float32)
     store = LogpStore(_store_folder(config, scorer, identity))
     cached = CachedReference(None, store, starts_as_policy=starts_as_policy)
     moves = getattr(config, "sync_ref_model", False)
-    if not moves and groups is not None and len(store) and cached.covers(groups):
+    is_known = not moves and groups is not None and len(store) > 0 and cached.covers(groups)
+    if not any(ranks.agree([not is_known])):
         notice("reference: every completion is in the cache; no reference model is loaded")
         return cached
     cached.live = _live_reference(scorer, other, dtype)

@@ -24,6 +24,7 @@ from burnish.device.pick import Device, pick_device
 from burnish.device.precision import Precision, choose_precision
 from burnish.device.ranks import Ranks, join_ranks
 from burnish.device.rng import forked_rng, seed_everything, use_deterministic_kernels
+from burnish.device.sharding import shard_module
 from burnish.engine.cut import Cut
 from burnish.engine.method import Method
 from burnish.engine.trackers import check_trackers, tracker_options
@@ -36,7 +37,9 @@ from burnish.models.cpu_layers import speed_up_layers
 from burnish.models.fingerprint import weights_fingerprint
 from burnish.models.given_reference import GivenReference
 from burnish.models.load import disable_dropout, load_causal_lm
+from burnish.models.reference import FrozenReference
 from burnish.models.tokenizer import check_vocabulary, load_tokenizer
+from burnish.scoring.architecture import layers_of
 from burnish.scoring.routing import own_router_coefficient
 from burnish.scoring.scorer import Scorer, unwrap_adapter
 from burnish.scoring.self_check import ScoringChoice, choose_scoring
@@ -198,8 +201,10 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         check_vocabulary(groups.highest_id, num_embeddings(policy), tokenizer)
     check_equal_on_all_ranks(ranks, {"data": train.groups.fingerprint, **fingerprints})
     check_learnable(config, policy, train.groups)
-    policy.to(device.torch_device)
-    fused = _fuse(config, device, policy, other)
+    is_spread = config.parallel == "fsdp" and ranks.size > 1
+    if not is_spread:  # what may be larger than a device is checked on the host, and goes there in slices
+        policy.to(device.torch_device)
+    fused = [] if is_spread else _fuse(config, device, policy, other)
     has_fast_layers = config.fused_layers and not device.is_accelerator and _speed_up(policy, other)
     scorer = method.build_scorer(policy, token_metrics=config.token_metrics)
     batch_size = global_batch_size(config, ranks.size)
@@ -214,7 +219,10 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         weights = fingerprints.get("reference", fingerprints["base_model"])
         identity = {"weights": weights, "precision": precision.name, "device": device.kind}
         identity |= _kernels(scoring.packed, fused, has_fast_layers, precision)
-        reference = build_reference(config, scorer, other, known, identity)
+        reference = build_reference(config, scorer, other, known, identity, ranks)
+    if is_spread:
+        scoring = replace(scoring, packed=scoring.packed and not device.is_accelerator)
+        _spread(scorer, reference, device, ranks)
     if ranks.rank:
         seed_everything(config.seed + ranks.rank)  # weights are made; from here on, each rank draws its own dropout
     max_tokens = config.max_tokens_per_micro_batch or default_max_tokens(device)
@@ -225,7 +233,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         train=train,
         evaluation=evaluation,
         model=policy,
-        scorer=accelerator.prepare_model(scorer),
+        scorer=scorer if is_spread else accelerator.prepare_model(scorer),
         reference=reference,
         accelerator=accelerator,
         sampler=sampler,
@@ -236,6 +244,17 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         asked_tokens=config.max_tokens_per_micro_batch,
         router_coefficient=router_coefficient,
     )
+
+
+def _spread(scorer: Scorer, reference: Any, device: Device, ranks: Ranks) -> None:
+    """Spread policy and reference over all ranks."""
+    shard_module(scorer, layers_of(scorer.model), device=device, ranks=ranks)
+    live = getattr(reference, "live", None)
+    if isinstance(live, FrozenReference):
+        shard_module(live.scorer, layers_of(live.scorer.model), device=device, ranks=ranks)
+    if live is not None:
+        reference.scores_together = ranks
+    notice(f"parallel: weights, gradients and optimizer state are spread over {ranks.size} ranks (FSDP2)")
 
 
 def _router_coefficient(config: Any, policy: nn.Module) -> float:

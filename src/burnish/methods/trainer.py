@@ -17,6 +17,7 @@ from torch import nn
 from burnish.console import disable_bars
 from burnish.data.prepare import GroupKind
 from burnish.device.ranks import join_ranks
+from burnish.device.sharding import is_sharded, whole_weights
 from burnish.engine.loop import TrainingLoop
 from burnish.engine.method import Method
 from burnish.engine.plan import RunPlan
@@ -261,7 +262,10 @@ class Trainer(ABC):
         return folder
 
     def _export_to(self, folder: Path) -> None:
-        """Write the model on rank 0."""
+        """Write the model on rank 0; all ranks call it, for slices of weights are put together first."""
+        weights = None
+        if is_sharded(self.model):
+            weights = whole_weights(self.model, trainable_only=has_adapter(self.model))
         if not self.session.ranks.is_main:
             return
         card = model_card(
@@ -272,7 +276,7 @@ class Trainer(ABC):
             metrics=last_metrics(self.state.log_history),
             adapter=has_adapter(self.model),
         )
-        export_model(self.model, self.processing_class, folder, card=card)
+        export_model(self.model, self.processing_class, folder, card=card, state_dict=weights)
 
     def log_metrics(self, split: str, metrics: dict[str, float]) -> None:
         """Print metrics of a split, one a line, on rank 0."""
@@ -295,7 +299,8 @@ class Trainer(ABC):
     def sample(self, phase: str) -> list[dict[str, Any]]:
         """Answer the first held-out prompts on rank 0, and keep the answers in samples.jsonl under the phase's name."""
         session, count = self.session, self.args.num_samples
-        if not session.ranks.is_main:
+        together = is_sharded(session.model)
+        if not session.ranks.is_main and not together:
             return []
         groups = (session.evaluation or session.train).groups
         prompted = (number for number, length in enumerate(groups.prompt_lengths) if length > 1)  # texts have no prompt
@@ -303,8 +308,14 @@ class Trainer(ABC):
         if not prompts:
             return []
         replies = generate_samples(
-            session.model, session.tokenizer, prompts, max_new_tokens=self.args.sample_max_new_tokens
+            session.model,
+            session.tokenizer,
+            prompts,
+            max_new_tokens=self.args.sample_max_new_tokens,
+            generate=session.scorer.generate if together else None,
         )
+        if not session.ranks.is_main:
+            return []
         records = [
             {"phase": phase, "step": self.loop.counters.step, "prompt": session.tokenizer.decode(ids), "reply": reply}
             for ids, reply in zip(prompts, replies, strict=True)

@@ -37,6 +37,8 @@ class CachedReference:
         self._pending: list[tuple[list[bytes], list[int], Tensor]] = []
         self._pending_keys: set[bytes] = set()
         self._unshared: list[tuple[bytes, Logps]] = []
+        self.scores_together: Ranks | None = None
+        """Ranks that a live reference is spread over, which all must compute wherever one of them has to."""
 
     @torch.no_grad()
     def score(
@@ -59,6 +61,9 @@ class CachedReference:
         if any(key in self._pending_keys for group in keys for key in group):
             self.flush()
         missing = [i for i, group in enumerate(keys) if any(key not in self.store for key in group)]
+        if self.scores_together is not None and any(self.scores_together.agree([bool(missing)])) and not missing:
+            assert self.live is not None
+            self.live.score(batch)  # another rank has to, and its slices are not the whole model
         if not missing:
             return _scores_of(self._known(keys), batch)
         if self.live is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ def generate_samples(
     *,
     max_new_tokens: int,
     batch_size: int = 32,
+    generate: Callable[..., Tensor] | None = None,
 ) -> list[str]:
     """Continue each prompt with the likeliest token until the end of the turn.
 
@@ -35,6 +36,7 @@ def generate_samples(
         prompts_ids: token ids of each prompt, not empty.
         max_new_tokens: longest completion, in tokens; ≥ 1.
         batch_size: prompts continued at once; they are batched by length, and padded on the left.
+        generate: stands in for the model's own, where its weights are spread over ranks; all ranks then call this.
 
     Returns:
         The completions' text in the order of the prompts, special tokens left out.
@@ -46,7 +48,7 @@ def generate_samples(
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             ids, mask = _pad_left([prompts_ids[index] for index in batch], _padding_id(tokenizer), plain.device)
-            generated = plain.generate(input_ids=ids, attention_mask=mask)[:, ids.shape[1] :]
+            generated = (generate or plain.generate)(input_ids=ids, attention_mask=mask)[:, ids.shape[1] :]
             for index, text in zip(batch, tokenizer.batch_decode(generated, skip_special_tokens=True), strict=True):
                 texts[index] = text
     return texts

@@ -109,3 +109,13 @@ def _why_unshareable(model: nn.Module, config: Any, layer_types: tuple[str, ...]
 def decoder_of(model: nn.Module) -> nn.Module:
     """The part of a causal language model that gives hidden states."""
     return getattr(model, model.base_model_prefix)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def layers_of(model: nn.Module) -> list[nn.Module]:
+    """The decoder's layers, which transformers names as what may not be split; else its longest list of modules."""
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    layers = [module for module in model.modules() if type(module).__name__ in names]
+    if layers:
+        return layers
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return list(max(lists, key=len, default=()))

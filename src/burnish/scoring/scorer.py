@@ -94,6 +94,11 @@ class Scorer(nn.Module):
             scores.routing = sum_routing(outputs.router_logits, token_copies(batch), experts_per_token=top)
         return scores
 
+    def generate(self, **words: Any) -> Tensor:
+        """Transformers' generate of the model; through here, where its weights are spread over ranks."""
+        plain: Any = unwrap_adapter(self.model)
+        return plain.generate(**words)
+
     def _noise(self, batch: MicroBatch) -> AbstractContextManager[None]:
         if self.neftune_noise_alpha is None or not self.training:
             return nullcontext()

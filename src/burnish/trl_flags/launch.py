@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from burnish.trl_flags.kinds import Answer, NotNeeded, Refused, Translated
+from typing import Any
+
+from burnish.trl_flags.kinds import Answer, Layer, NotNeeded, Refused, Translated
 from burnish.trl_flags.model import read_precision
 
 _DDP = "gradients are summed once a step, without hooks to tune"
 _DDP_ZH = "梯度每步只求和一次，没有需要调整的钩子"
 _LAUNCH = "put it before the method: `burnish launch --num_processes N dpo …`"
 _LAUNCH_ZH = "请写在方法名之前：`burnish launch --num_processes N dpo …`"
+
+DEEPSPEED = "--parallel fsdp spreads weights, gradients and optimizer state as ZeRO-3 does, without its JSON"
+DEEPSPEED_ZH = "--parallel fsdp 与 ZeRO-3 一样切分权重、梯度和优化器状态，不需要 JSON"
+
+
+def read_fsdp(value: Any, layer: Layer) -> dict[str, Any]:
+    """FSDP where it is asked for, in whichever words."""
+    return {"parallel": "fsdp"} if value else {}
+
 
 LAUNCH: dict[str, Answer] = {
     "ddp_find_unused_parameters": NotNeeded(_DDP, _DDP_ZH),
@@ -31,9 +42,9 @@ ACCELERATE: dict[str, Answer] = {
     "num_processes": Refused(_LAUNCH, _LAUNCH_ZH, harmless=(None, 1)),
     "num_machines": Refused(_LAUNCH, _LAUNCH_ZH, harmless=(None, 1)),
     "multi_gpu": Refused(_LAUNCH, _LAUNCH_ZH),
-    "use_deepspeed": Refused(_LAUNCH, _LAUNCH_ZH),
-    "use_fsdp": Refused(_LAUNCH, _LAUNCH_ZH),
-    "deepspeed_config_file": Refused(_LAUNCH, _LAUNCH_ZH),
+    "use_deepspeed": Refused(DEEPSPEED, DEEPSPEED_ZH),
+    "use_fsdp": Translated("parallel", read_fsdp, "true is fsdp", "true 即 fsdp"),
+    "deepspeed_config_file": Refused(DEEPSPEED, DEEPSPEED_ZH),
     "machine_rank": Refused(_LAUNCH, _LAUNCH_ZH, harmless=(None, 0)),
     "main_process_ip": Refused(_LAUNCH, _LAUNCH_ZH, harmless=(None,)),
     "main_process_port": Refused(_LAUNCH, _LAUNCH_ZH, harmless=(None,)),

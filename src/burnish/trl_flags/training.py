@@ -6,6 +6,7 @@ from typing import Any
 
 from burnish.errors import ConfigError
 from burnish.trl_flags.kinds import Answer, Layer, NotNeeded, Refused, Same, Translated, renamed
+from burnish.trl_flags.launch import DEEPSPEED, DEEPSPEED_ZH, read_fsdp
 from burnish.trl_flags.switches import read_bool
 
 _ADAMW = ("adamw_torch", "adamw_torch_fused", "adamw_hf")
@@ -126,9 +127,11 @@ TRAINING: dict[str, Answer] = {
     "full_determinism": renamed("deterministic"),
     "use_cpu": Translated("device", read_use_cpu, "true is --device cpu", "true 即 --device cpu"),
     "precompute_ref_batch_size": NotNeeded(_REFERENCE_COST, _REFERENCE_COST_ZH),
-    "fsdp": Refused(_ONE_DEVICE, _ONE_DEVICE_ZH, harmless=(None, False, "", [])),
-    "fsdp_config": Refused(_ONE_DEVICE, _ONE_DEVICE_ZH),
-    "deepspeed": Refused(_ONE_DEVICE, _ONE_DEVICE_ZH),
+    "fsdp": Translated("parallel", read_fsdp, "any value is fsdp", "任何取值都是 fsdp"),
+    "fsdp_config": Refused(
+        "--parallel fsdp gathers layer by layer and has nothing to set", "--parallel fsdp 逐层聚合，没有可设的选项"
+    ),
+    "deepspeed": Refused(DEEPSPEED, DEEPSPEED_ZH),
     "parallelism_config": Refused(_ONE_DEVICE, _ONE_DEVICE_ZH),
     "accelerator_config": Refused(
         "--device, --precision and the batch sizes say what it would", "请用 --device、--precision 和批大小"

@@ -1,0 +1,84 @@
+"""Checkpoints of a model that is spread over ranks: each rank writes its slices, and any number of ranks reads them.
+
+A group of tensors becomes `<group>-<rank>-of-<ranks>`, one file a rank; they are slices along the first axis, in the
+order of ranks. The manifest commits all of them at once, as it does a checkpoint of one file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from burnish.device.ranks import Ranks
+from burnish.device.sharding import is_sharded, local_part, own_slice
+from burnish.engine.checkpoint import (
+    CheckpointState,
+    checkpoint_bytes,
+    commit_manifest,
+    open_checkpoint,
+    rotate,
+    write_part,
+)
+from burnish.engine.disk_space import require_space
+from burnish.engine.run_dir import RunDir
+from burnish.engine.shard_files import SHARD
+from burnish.engine.tensor_files import check_tensors, copy_tensors
+
+
+def shard_name(group: str, ranks: Ranks) -> str:
+    """The name of this rank's slices of a group."""
+    return f"{group}-{ranks.rank}-of-{ranks.size}"
+
+
+def save_shards(
+    run_dir: RunDir,
+    state: CheckpointState,
+    ranks: Ranks,
+    *,
+    healthy: bool,
+    keep: int | None = None,
+    protect: Collection[int] = (),
+) -> None:
+    """Write a checkpoint from all ranks: each its slices, rank 0 all else and, last, the manifest.
+
+    Args:
+        run_dir: the run; locked by rank 0, in a folder that all machines share.
+        state: with the slices of this rank.
+        ranks: every one of them calls it.
+        healthy: the same on all ranks; as in `save_checkpoint`.
+        keep: as in `save_checkpoint`.
+        protect: as in `save_checkpoint`.
+
+    Raises:
+        IntegrityError: as `save_checkpoint`, on the rank that could not write; the launcher then ends the others.
+    """
+    opened = None
+    if ranks.is_main:
+        require_space(run_dir, checkpoint_bytes(state) * ranks.size)
+        opened = str(open_checkpoint(run_dir, state.step))
+    folder = Path(ranks.share(opened))
+    own = {name: tensors for name, tensors in state.tensors.items() if ranks.is_main or SHARD.fullmatch(name)}
+    files = [entry for name, tensors in own.items() for entry in write_part(folder, name, tensors)]
+    written = [entry for part in ranks.gather(files) for entry in part]
+    if ranks.is_main:
+        commit_manifest(run_dir, folder, state, written, healthy=healthy)
+        rotate(run_dir, keep, protect)
+    ranks.wait()
+
+
+def put_weights(saved: Mapping[str, Tensor], live: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Copy whole tensors of a checkpoint into a model's live ones, spread over ranks or not.
+
+    Raises:
+        IntegrityError: as `copy_tensors`.
+    """
+    if not is_sharded(model):
+        copy_tensors(saved, live, what="model")
+        return
+    check_tensors(saved, live, what="model")
+    with torch.no_grad():
+        for name, parameter in live.items():
+            local_part(parameter).copy_(own_slice(saved[name], parameter))
