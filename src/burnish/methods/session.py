@@ -184,13 +184,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     method.see_data(train.groups)
     for groups in stores:
         method.check_rows(groups)
-    device = pick_device(config.device, num_threads=config.num_threads, jit_compile=config.npu_jit_compile)
-    if config.deterministic:
-        use_deterministic_kernels()
-    precision = choose_precision(config.precision, device)
-    notice(f"device: {device.reason}; precision: {precision.name} ({precision.reason})")
-    if device.settings:
-        notice(device.settings)
+    device, precision = _choose_device(config)
     ranks.connect(device)
     accelerator = build_accelerator(device, precision, **tracker_options(config.report_to, run_path or Path()))
     is_given = method.needs_reference and has_given_reference(config, train, evaluation)
@@ -207,8 +201,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     fused = [] if is_spread else _fuse(config, device, policy, other)
     has_fast_layers = config.fused_layers and not device.is_accelerator and _speed_up(policy, other)
     scorer = method.build_scorer(policy, token_metrics=config.token_metrics)
-    batch_size = global_batch_size(config, ranks.size)
-    sampler = StepSampler(len(train.groups), batch_size, config.seed, config.train_sampling_strategy)
+    sampler = _build_sampler(config, len(train.groups), ranks)
     scoring = _choose_scoring(config, scorer, train, sampler, tokenizer.pad_token_id, device)
     scorer.head_path = scoring.head_path
     router_coefficient = _router_coefficient(config, policy)
@@ -216,8 +209,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     reference = GivenReference() if is_given else None
     if loads_reference:
         known = None if method.scores_other_groups else itertools.chain(*stores)
-        weights = fingerprints.get("reference", fingerprints["base_model"])
-        identity = {"weights": weights, "precision": precision.name, "device": device.kind}
+        identity = {"weights": fingerprints.get("reference", fingerprints["base_model"]), "device": device.kind}
         identity |= _kernels(scoring.packed, fused, has_fast_layers, precision)
         reference = build_reference(config, scorer, other, known, identity, ranks)
     if is_spread:
@@ -225,7 +217,6 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         _spread(scorer, reference, device, ranks)
     if ranks.rank:
         seed_everything(config.seed + ranks.rank)  # weights are made; from here on, each rank draws its own dropout
-    max_tokens = config.max_tokens_per_micro_batch or default_max_tokens(device)
     return Session(
         device=device,
         precision=precision,
@@ -238,12 +229,30 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         accelerator=accelerator,
         sampler=sampler,
         scoring=scoring,
-        cut=_choose_cut(config, scoring, tokenizer.pad_token_id, max_tokens),
+        cut=_choose_cut(config, scoring, tokenizer.pad_token_id, device),
         ranks=ranks,
         fingerprints=fingerprints,
         asked_tokens=config.max_tokens_per_micro_batch,
         router_coefficient=router_coefficient,
     )
+
+
+def _choose_device(config: Any) -> tuple[Device, Precision]:
+    """Take and set up the device, and say which it is, in which precision, and why."""
+    device = pick_device(config.device, num_threads=config.num_threads, jit_compile=config.npu_jit_compile)
+    if config.deterministic:
+        use_deterministic_kernels()
+    precision = choose_precision(config.precision, device)
+    notice(f"device: {device.reason}; precision: {precision.name} ({precision.reason})")
+    if device.settings:
+        notice(device.settings)
+    return device, precision
+
+
+def _build_sampler(config: Any, num_groups: int, ranks: Ranks) -> StepSampler:
+    """The order of the groups, and how many make a step."""
+    batch_size = global_batch_size(config, ranks.size)
+    return StepSampler(num_groups, batch_size, config.seed, config.train_sampling_strategy)
 
 
 def _spread(scorer: Scorer, reference: Any, device: Device, ranks: Ranks) -> None:
@@ -275,7 +284,12 @@ def _router_coefficient(config: Any, policy: nn.Module) -> float:
 
 def _kernels(is_packed: bool, fused: Sequence[str], has_fast_layers: bool, precision: Precision) -> dict[str, str]:
     """By which kernels log-probabilities came about: other ones round them otherwise, so a cache keeps them apart."""
-    told = {"rows": is_packed and "packed", "fused": " ".join(fused), "layers": has_fast_layers and "fused"}
+    told = {
+        "precision": precision.name,
+        "rows": is_packed and "packed",
+        "fused": " ".join(fused),
+        "layers": has_fast_layers and "fused",
+    }
     if is_packed and precision.name != "fp32":
         told["attention_products"] = "float32"
     if has_fast_layers and precision.name != "fp32":
@@ -283,8 +297,9 @@ def _kernels(is_packed: bool, fused: Sequence[str], has_fast_layers: bool, preci
     return {name: value for name, value in told.items() if value}
 
 
-def _choose_cut(config: Any, scoring: ScoringChoice, pad_id: int, max_tokens: int) -> Cut:
+def _choose_cut(config: Any, scoring: ScoringChoice, pad_id: int, device: Device) -> Cut:
     """How steps are cut; rows that are packed on request have the longest example's length, within the budget."""
+    max_tokens = config.max_tokens_per_micro_batch or default_max_tokens(device)
     fills = getattr(config, "packing", False) and scoring.shared and not scoring.packed
     row_tokens = min(config.max_length, max_tokens) if fills else None
     return Cut(scoring.shared, pad_id, max_tokens, scoring.packed, row_tokens)
