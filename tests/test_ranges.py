@@ -15,10 +15,11 @@ from burnish.errors import ConfigError
 from burnish.methods.dpo import RANGES as METHOD
 from burnish.methods.dpo import DPOConfig
 from burnish.models.settings import ADAPTER_RANGES as ADAPTER
+from burnish.models.settings import MOVING_RANGES as MOVING
 from burnish.models.settings import ROUTER_RANGES as ROUTER
 from burnish.ranges import Range
 
-RANGES = {**DATA, **TRAINING, **METHOD, **ADAPTER, **ROUTER}
+RANGES = {**DATA, **TRAINING, **METHOD, **ADAPTER, **MOVING, **ROUTER}
 
 
 USED_BY = {

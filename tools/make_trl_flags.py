@@ -1,4 +1,4 @@
-"""Write the list of all settings of `trl dpo` with their defaults to tests/golden/trl_dpo_flags.json.
+"""Write the lists of all settings of `trl dpo`, `kto`, `sft` and `reward` with their defaults to tests/golden.
 
 Run once per TRL version, in an environment of its own: `python -m venv E && E/bin/pip install trl==1.16.0 peft &&
 E/bin/python tools/make_trl_flags.py`. The defaults are those of the fields, before TRL derives others from them.
@@ -12,19 +12,24 @@ import json
 from pathlib import Path
 from typing import Any
 
-OUT = Path(__file__).parents[1] / "tests" / "golden" / "trl_dpo_flags.json"
+FOLDER = Path(__file__).parents[1] / "tests" / "golden"
 
 
 def main() -> None:
-    from trl import DatasetMixtureConfig, DPOConfig, ModelConfig, ScriptArguments  # pyright: ignore[reportMissingImports]
+    import trl  # pyright: ignore[reportMissingImports]
 
-    flags: dict[str, dict[str, Any]] = {}
-    for config_type in (ScriptArguments, DPOConfig, ModelConfig, DatasetMixtureConfig):
-        for field in dataclasses.fields(config_type):
-            flags[field.name] = {"group": config_type.__name__, "default": default_of(field)}
     versions = {name: importlib.metadata.version(name) for name in ("trl", "transformers")}
-    OUT.write_text(json.dumps({"versions": versions, "flags": flags}, indent=1) + "\n", encoding="utf-8")
-    print(f"{OUT}: {len(flags)} settings of {versions}")
+    of_methods = {"dpo": trl.DPOConfig, "kto": trl.KTOConfig, "sft": trl.SFTConfig, "reward": trl.RewardConfig}
+    for method, config_type in of_methods.items():
+        groups = (trl.ScriptArguments, config_type, trl.ModelConfig, trl.DatasetMixtureConfig)
+        flags = {field.name: described(field, group) for group in groups for field in dataclasses.fields(group)}
+        path = FOLDER / f"trl_{method}_flags.json"
+        path.write_text(json.dumps({"versions": versions, "flags": flags}, indent=1) + "\n", encoding="utf-8")
+        print(f"{path}: {len(flags)} settings of {versions}")
+
+
+def described(field: dataclasses.Field[Any], group: type) -> dict[str, Any]:
+    return {"group": group.__name__, "default": default_of(field)}
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,29 +11,37 @@ from typing import Any
 import pytest
 
 from burnish.cli.arguments import Parsed, parse_arguments
+from burnish.cli.methods import TRAINING, config_type_of
 from burnish.errors import ConfigError
 from burnish.methods.dpo import DPOConfig
-from burnish.trl_flags import ACCELERATE, FORMER, TRL_FLAGS, NotNeeded, Refused, Same, Translated
+from burnish.trl_flags import ACCELERATE, FORMERS, TABLES, Answer, NotNeeded, Refused, Same, Translated
 
 ROOT = Path(__file__).parents[2]
-TRL: dict[str, dict[str, Any]] = json.loads((ROOT / "tests/golden/trl_dpo_flags.json").read_text())["flags"]
-OURS = {
-    field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    for field in dataclasses.fields(DPOConfig)
+METHODS = list(TRAINING)
+TRL: dict[str, dict[str, dict[str, Any]]] = {
+    method: json.loads((ROOT / f"tests/golden/trl_{method}_flags.json").read_text())["flags"] for method in METHODS
 }
+OURS = {
+    method: {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(config_type_of(method))
+    }
+    for method in METHODS
+}
+of_every_method = pytest.mark.parametrize("method", METHODS)
 
 
-def parse(*argv: str) -> Parsed[DPOConfig]:
-    return parse_arguments(list(argv), DPOConfig)
+def parse(*argv: str, method: str = "dpo") -> Parsed[Any]:
+    return parse_arguments(list(argv), config_type_of(method))
 
 
-def settings(*argv: str) -> dict[str, Any]:
-    parsed = parse(*argv)
+def settings(*argv: str, method: str = "dpo") -> dict[str, Any]:
+    parsed = parse(*argv, method=method)
     return {name: getattr(parsed.config, name) for name in parsed.given}
 
 
-def names_of(kind: type) -> list[str]:
-    return [name for name, answer in TRL_FLAGS.items() if isinstance(answer, kind)]
+def answers(kind: type, method: str) -> list[tuple[str, Any]]:
+    return [(name, answer) for name, answer in TABLES[method].items() if isinstance(answer, kind)]
 
 
 def written(default: Any) -> list[str]:
@@ -42,72 +51,96 @@ def written(default: Any) -> list[str]:
     return [str(default)]
 
 
-def test_the_list_is_that_of_trl():
-    assert len(TRL) == 167
-    assert {"beta", "loss_type", "bf16", "lora_r", "datasets", "dataset_streaming"} <= set(TRL)
+def is_ours(name: str, answer: Answer | None, method: str) -> bool:
+    return name in OURS[method] and (answer is None or isinstance(answer, Same))
 
 
-@pytest.mark.parametrize("name", list(TRL))
-def test_every_setting_of_trl_has_exactly_one_answer(name: str):
-    answer = TRL_FLAGS.get(name)
-    is_ours = name in OURS and (answer is None or isinstance(answer, Same))
-    has_answer = name not in OURS and isinstance(answer, Translated | NotNeeded | Refused)
-    assert is_ours != has_answer
+def test_the_lists_are_those_of_trl():
+    assert {method: len(flags) for method, flags in TRL.items()} == {"dpo": 167, "kto": 159, "sft": 163, "reward": 153}
+    assert {"beta", "loss_type", "bf16", "lora_r", "datasets", "dataset_streaming"} <= set(TRL["dpo"])
+    assert {"desirable_weight", "packing_strategy", "center_rewards_coefficient"} <= {
+        *TRL["kto"], *TRL["sft"], *TRL["reward"]
+    }  # fmt: skip
 
 
-def test_the_table_speaks_of_no_setting_that_nobody_has():
-    assert set(TRL_FLAGS) - set(FORMER) - set(ACCELERATE) <= set(TRL)
-    assert not (set(FORMER) | set(ACCELERATE)) & (set(TRL) | set(OURS))
+@of_every_method
+def test_every_setting_of_trl_has_exactly_one_answer(method: str):
+    for name in TRL[method]:
+        answer = TABLES[method].get(name)
+        refused_or_read = isinstance(answer, Refused) or (
+            name not in OURS[method] and isinstance(answer, Translated | NotNeeded)
+        )
+        assert is_ours(name, answer, method) != refused_or_read, name
 
 
-def test_translations_lead_to_settings_that_there_are():
-    for name in names_of(Translated):
-        answer = TRL_FLAGS[name]
-        assert isinstance(answer, Translated)
-        assert set(answer.to.split(", ")) <= set(OURS), name
+@of_every_method
+def test_the_table_speaks_of_no_setting_that_nobody_has(method: str):
+    assert set(TABLES[method]) - set(FORMERS[method]) - set(ACCELERATE) <= set(TRL[method]) | {"truncation_mode"}
+    assert not (set(FORMERS[method]) | set(ACCELERATE)) & (set(TRL[method]) | set(OURS[method]))
 
 
-def test_every_note_is_in_both_languages():
-    for name, answer in TRL_FLAGS.items():
+@of_every_method
+def test_translations_lead_to_settings_that_there_are(method: str):
+    for name, answer in answers(Translated, method):
+        assert set(answer.to.split(", ")) <= set(OURS[method]), name
+
+
+@of_every_method
+def test_what_is_the_same_is_a_setting_of_ours(method: str):
+    assert [name for name, _ in answers(Same, method) if name not in OURS[method]] == []
+
+
+@of_every_method
+def test_every_note_is_in_both_languages(method: str):
+    for name, answer in TABLES[method].items():
         english = next(getattr(answer, key) for key in ("note", "why", "instead") if hasattr(answer, key))
         assert bool(english) == bool(answer.zh), name
         assert answer.zh == "" or any("\u4e00" <= letter <= "\u9fff" for letter in answer.zh) or "sigmoid" in answer.zh
 
 
-def test_every_default_that_differs_from_trls_says_why():
-    differing = [name for name in TRL if name in OURS and OURS[name] != TRL[name]["default"]]
-    assert [name for name in differing if not isinstance(TRL_FLAGS.get(name), Same)] == []
+@of_every_method
+def test_every_default_that_differs_from_trls_says_why(method: str):
+    ours, trl = OURS[method], TRL[method]
+    differing = [name for name in trl if name in ours and ours[name] != trl[name]["default"]]
+    assert [name for name in differing if not isinstance(TABLES[method].get(name), Same | Refused)] == []
 
 
-@pytest.mark.parametrize("name", list(TRL))
-def test_trls_own_default_is_accepted(name: str):
-    default = TRL[name]["default"]
-    if default is None or default == "":
-        return  # cannot be typed
-    assert parse(f"--{name}", *written(default)).config is not None
+@of_every_method
+def test_trls_own_defaults_are_accepted(method: str):
+    for name, flag in TRL[method].items():
+        if flag["default"] not in (None, ""):  # these cannot be typed
+            assert parse(f"--{name}", *written(flag["default"]), method=method).config is not None, name
 
 
-@pytest.mark.parametrize("name", names_of(NotNeeded))
-def test_what_is_not_needed_gets_one_line(name: str):
-    parsed = parse(f"--{name}", "1")
-    assert parsed.config == DPOConfig()
-    assert len(parsed.notes) == 1
-    assert parsed.notes[0].startswith(f"--{name}: not needed; ")
+@of_every_method
+def test_what_is_not_needed_gets_one_line(method: str):
+    for name, _ in answers(NotNeeded, method):
+        parsed = parse(f"--{name}", "1", method=method)
+        assert parsed.config == config_type_of(method)()
+        assert len(parsed.notes) == 1
+        assert parsed.notes[0].startswith(f"--{name}: not needed; ")
 
 
-@pytest.mark.parametrize("name", names_of(Refused))
-def test_what_is_refused_is_refused_by_name(name: str):
-    with pytest.raises(ConfigError, match=rf"^--{name} something is not supported; .+"):
-        parse(f"--{name}", "something")
+@of_every_method
+def test_what_is_refused_is_refused_by_name_with_a_cure(method: str):
+    for name, _ in answers(Refused, method):
+        with pytest.raises(ConfigError, match=rf"^--{name} something is not supported; .+"):
+            parse(f"--{name}", "something", method=method)
 
 
-@pytest.mark.parametrize("name", names_of(Refused))
-def test_what_is_refused_passes_in_silence_when_it_asks_for_nothing(name: str):
-    answer = TRL_FLAGS[name]
-    assert isinstance(answer, Refused)
-    for value in answer.harmless:
-        parsed = parse(f"--{name}={value}")
-        assert (parsed.config, parsed.notes) == (DPOConfig(), [])
+@of_every_method
+def test_a_refusal_names_no_setting_that_the_command_lacks(method: str):
+    for name, answer in answers(Refused, method):
+        for named in re.findall(r"--(\w+)", answer.instead):
+            assert named in OURS[method] or named == "num_processes", (name, named)
+
+
+@of_every_method
+def test_what_is_refused_passes_in_silence_when_it_asks_for_nothing(method: str):
+    for name, answer in answers(Refused, method):
+        for value in answer.harmless:
+            parsed = parse(f"--{name}={value}", method=method)
+            assert (parsed.config, parsed.notes) == (config_type_of(method)(), []), name
 
 
 FULL = [
@@ -223,11 +256,51 @@ def test_what_has_no_equivalent_says_what_to_use_instead(words: list[str], says:
     assert says in str(caught.value)
 
 
-@pytest.mark.parametrize("name", [name for name in TRL if TRL[name]["default"] is None])
-def test_trls_none_is_accepted_from_yaml(tmp_path: Path, name: str):
+@of_every_method
+def test_trls_none_is_accepted_from_yaml(tmp_path: Path, method: str):
     path = tmp_path / "config.yaml"
-    path.write_text(f"{name}: null\n")
-    assert parse("--config", str(path)).config == DPOConfig()
+    nones = [name for name, flag in TRL[method].items() if flag["default"] is None]
+    path.write_text("".join(f"{name}: null\n" for name in nones))
+    assert parse("--config", str(path), method=method).config == config_type_of(method)()
+
+
+@pytest.mark.parametrize(
+    ("method", "words", "expected"),
+    [
+        ("sft", "--max_seq_length 512", {"max_length": 512}),
+        ("sft", "--loss_type chunked_nll", {"loss_type": "nll"}),
+        ("sft", "--packing --packing_strategy bfd", {"packing": True}),
+        ("sft", "--neftune_noise_alpha 5 --label_smoothing_factor 0.1",
+         {"neftune_noise_alpha": 5.0, "label_smoothing_factor": 0.1}),
+        ("kto", "--desirable_weight 1.0 --train_sampling_strategy sequential",
+         {"desirable_weight": 1.0, "train_sampling_strategy": "sequential"}),
+        ("kto", "--sync_ref_model --ref_model_sync_steps 8", {"sync_ref_model": True, "ref_model_sync_steps": 8}),
+        ("reward", "--bf16 --center_rewards_coefficient 0.01",
+         {"precision": "bf16", "center_rewards_coefficient": 0.01}),
+    ],
+)  # fmt: skip
+def test_trls_words_become_ours_in_every_command(method: str, words: str, expected: dict[str, Any]):
+    assert settings(*words.split(), method=method) == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "words", "says"),
+    [
+        ("sft", ["--packing_strategy", "wrapped"], "examples are packed whole"),
+        ("sft", ["--dataset_kwargs", '{"skip_prepare_dataset": true}'], "rows are recognised one by one"),
+        ("sft", ["--beta", "0.1"], "a setting of burnish dpo and burnish kto, which this command does not use"),
+        ("kto", ["--label_smoothing_factor", "0.1"], "labels are taken as they are"),
+        ("kto", ["--neftune_noise_alpha", "5"], "noise on the embeddings belongs to supervised tuning"),
+        ("kto", ["--ref_model_sync_steps", "8"], "no effect without --sync_ref_model"),
+        ("reward", ["--use_peft"], "--use_peft is not supported; all weights of a reward model are trained"),
+        ("reward", ["--load_in_4bit"], "use --precision bf16 and --gradient_checkpointing"),
+        ("reward", ["--precompute_ref_log_probs"], "a setting of burnish dpo and burnish kto"),
+    ],
+)
+def test_a_command_says_what_to_use_instead_in_its_own_settings(method: str, words: list[str], says: str):
+    with pytest.raises(ConfigError) as caught:
+        parse(*words, method=method)
+    assert says in str(caught.value)
 
 
 def test_a_token_is_never_shown():

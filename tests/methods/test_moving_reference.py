@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from jobs import POLICY, job, model_tensors, write_pairs
+from jobs import POLICY, job, model_tensors, stage_job, write_pairs
 from runs import read_metrics, run_burnish
 
 SYNC = ["--sync_ref_model", "--ref_model_sync_steps", 2]
@@ -26,6 +26,12 @@ def test_a_hard_copy_brings_every_reward_back_to_zero(extra: list[Any], tmp_path
     run_burnish(*job(data, tmp_path / "run", *words))
     rewards = _rewards(tmp_path / "run")
     assert [abs(reward) < 1e-6 for reward in rewards] == [True, False, True, False, True]
+
+
+def test_kto_moves_its_reference_too(tmp_path: Path) -> None:
+    data = write_pairs(tmp_path / "pairs.jsonl")
+    run_burnish(*stage_job("kto", data, tmp_path / "run", *SYNC, "--ref_model_mixup_alpha", 1, "--max_steps", 3))
+    assert [abs(reward) < 1e-6 for reward in _rewards(tmp_path / "run")] == [True, False, True]
 
 
 def test_the_second_epoch_asks_the_moved_reference_and_not_the_cache(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from burnish.cli.methods import methods_with
 from burnish.cli.values import read_scalar, read_value, refuse_bare_list
 from burnish.cli.words import Written, read_yaml, split_words
 from burnish.errors import ConfigError
-from burnish.trl_flags import TRL_FLAGS
+from burnish.trl_flags import table_of
 from burnish.trl_flags.kinds import NotNeeded, Refused, Same, Table, Translated
 
 T = TypeVar("T")
@@ -52,13 +52,13 @@ class Parsed(Generic[T]):
     """Variables from a file's `env:`, to be set before anything heavy is imported."""
 
 
-def parse_arguments(argv: list[str], config_type: type[T], *, table: Table = TRL_FLAGS) -> Parsed[T]:
+def parse_arguments(argv: list[str], config_type: type[T], *, table: Table | None = None) -> Parsed[T]:
     """Read flags over the files that `--config` names (the last wins) into `config_type`.
 
     Args:
         argv: the words after the method's name.
         config_type: a dataclass of settings, such as DPOConfig.
-        table: answers to keys that are not fields of `config_type`.
+        table: answers to keys that are not fields of `config_type`; None takes those of its method.
 
     Raises:
         ConfigError: an unknown, misspelt, refused or contradictory key, or a value of the wrong type or range.
@@ -66,7 +66,7 @@ def parse_arguments(argv: list[str], config_type: type[T], *, table: Table = TRL
     words = split_words(argv)
     layers = [read_yaml(path) for path in _config_files(words)]
     layers.append([written for written in words if written.key != "config"])
-    reader = _Reader(config_type, table)
+    reader = _Reader(config_type, table_of(config_type) if table is None else table)
     for layer in layers:
         reader.read_layer(layer)
     _refuse_trust_from_files(reader)
@@ -135,7 +135,7 @@ class _Reader:
     def _answer(self, written: Written, plain: dict[str, Any]) -> Iterable[Written]:
         """Our settings that a written one stands for."""
         answer = self.table.get(written.key)
-        if written.key in self.hints:
+        if written.key in self.hints and not isinstance(answer, Refused):
             refuse_bare_list(written, self.hints[written.key])
             if isinstance(answer, Same) and answer.may_be_none and plain[written.key] is None:
                 return []

@@ -8,18 +8,20 @@ objectives/table.py; docs/paper_index.md leads from paper to code.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from burnish.errors import ConfigError
 from burnish.methods.config import MethodConfig
 from burnish.models.settings import (
+    MovingReferenceSettings,
     ReferenceSettings,
     RouterSettings,
+    check_moving_reference_settings,
     check_reference_settings,
     check_router_settings,
 )
 from burnish.objectives.checks import check_settings, check_weights, choose
-from burnish.ranges import COUNT, NOT_NEGATIVE, POSITIVE, Range, check_choices, check_ranges
+from burnish.ranges import NOT_NEGATIVE, POSITIVE, Range, check_choices, check_ranges
 
 
 @dataclass(kw_only=True)
@@ -69,17 +71,13 @@ class DPOSettings:
     """Shape of beta's way to beta_final."""
     beta_dpo_alpha: float | None = None
     """How strongly beta follows the step's mean reward margin (β-DPO; 0.6 in the paper); ≥ 0; None is off."""
-    sync_ref_model: bool = False
-    """Let the reference follow the policy (TR-DPO): every ref_model_sync_steps steps, α·policy + (1-α)·reference."""
-    ref_model_mixup_alpha: float = 0.6
-    """α of the moving reference, in (0, 1]; adapters take 1 only, a copy."""
-    ref_model_sync_steps: int = 512
-    """Optimizer steps between two moves of the reference; ≥ 1."""
 
 
 @dataclass(kw_only=True)
-class DPOConfig(DPOSettings, ReferenceSettings, RouterSettings, MethodConfig):
+class DPOConfig(DPOSettings, MovingReferenceSettings, ReferenceSettings, RouterSettings, MethodConfig):
     """All settings of `burnish dpo`, flat, by TRL's names."""
+
+    method: ClassVar[str] = "dpo"
 
     def __post_init__(self) -> None:
         """Take a single name for a list of one, as TRL does, and raise ConfigError for what is not allowed."""
@@ -92,10 +90,7 @@ class DPOConfig(DPOSettings, ReferenceSettings, RouterSettings, MethodConfig):
         check_dpo_settings(self)
         check_reference_settings(self)
         check_router_settings(self)
-        if self.sync_ref_model and self.use_peft and self.ref_model_mixup_alpha != 1:
-            raise ConfigError("--sync_ref_model with an adapter copies it: give --ref_model_mixup_alpha 1")
-        if self.sync_ref_model and self.precompute_ref_log_probs:
-            raise ConfigError("--precompute_ref_log_probs and --sync_ref_model: a moving reference is not known before")
+        check_moving_reference_settings(self)
         self.beta = DEFAULT_BETA if self.beta is None else self.beta
 
     def _add_likelihood(self) -> None:
@@ -134,8 +129,6 @@ RANGES = {
     "rpo_alpha": NOT_NEGATIVE,
     "beta_final": POSITIVE,
     "beta_dpo_alpha": NOT_NEGATIVE,
-    "ref_model_mixup_alpha": Range(above=0, most=1),
-    "ref_model_sync_steps": COUNT,
 }
 
 OBJECTIVE_SETTINGS = (
@@ -154,23 +147,16 @@ def check_dpo_settings(settings: DPOSettings) -> None:
     compares = any(facts.needs_reference and not facts.is_likelihood for facts in choose(settings.loss_type).values())
     _check_companions(settings)
     for name in ("reference_free", "sync_ref_model", "beta_dpo_alpha"):
-        if getattr(settings, name) not in (None, False) and not compares:
+        if getattr(settings, name, None) not in (None, False) and not compares:
             raise ConfigError(f"--{name}: {' and '.join(settings.loss_type)} compares with no reference; leave it out")
-    if settings.reference_free and (settings.sync_ref_model or settings.beta_dpo_alpha is not None):
+    if settings.reference_free and (getattr(settings, "sync_ref_model", False) or settings.beta_dpo_alpha is not None):
         raise ConfigError("--reference_free loads no reference: leave out --sync_ref_model and --beta_dpo_alpha")
 
 
 def _check_companions(settings: DPOSettings) -> None:
     """Refuse settings that only act beside another one."""
-    defaults = {entry.name: entry.default for entry in fields(DPOSettings)}
-    companions = {
-        "beta_schedule": ("beta_final", settings.beta_final is not None),
-        "ref_model_mixup_alpha": ("sync_ref_model", settings.sync_ref_model),
-        "ref_model_sync_steps": ("sync_ref_model", settings.sync_ref_model),
-    }
-    for name, (other, is_set) in companions.items():
-        if getattr(settings, name) != defaults[name] and not is_set:
-            raise ConfigError(f"--{name} has no effect without --{other}: give it, or leave both out")
+    if settings.beta_schedule != DPOSettings.beta_schedule and settings.beta_final is None:
+        raise ConfigError("--beta_schedule has no effect without --beta_final: give it, or leave both out")
     if settings.beta_final is not None and settings.beta_dpo_alpha is not None:
         raise ConfigError("--beta_final and --beta_dpo_alpha both move beta: keep one")
 

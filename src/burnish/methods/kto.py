@@ -7,12 +7,14 @@ term's mismatched completions are those of the whole optimizer step.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from burnish.methods.config import MethodConfig, StageDefaults
 from burnish.models.settings import (
+    MovingReferenceSettings,
     ReferenceSettings,
     RouterSettings,
+    check_moving_reference_settings,
     check_reference_settings,
     check_router_settings,
 )
@@ -39,8 +41,10 @@ RANGES = {"beta": POSITIVE, "desirable_weight": NOT_NEGATIVE, "undesirable_weigh
 
 
 @dataclass(kw_only=True)
-class KTOConfig(KTOSettings, ReferenceSettings, StageDefaults, RouterSettings, MethodConfig):
+class KTOConfig(KTOSettings, MovingReferenceSettings, ReferenceSettings, StageDefaults, RouterSettings, MethodConfig):
     """All settings of `burnish kto`, flat, by TRL's names."""
+
+    method: ClassVar[str] = "kto"
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what is not allowed."""
@@ -48,4 +52,5 @@ class KTOConfig(KTOSettings, ReferenceSettings, StageDefaults, RouterSettings, M
         check_ranges(self, RANGES)
         check_choices(self, KTOSettings)
         check_reference_settings(self)
+        check_moving_reference_settings(self)
         check_router_settings(self)

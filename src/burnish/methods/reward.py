@@ -6,6 +6,7 @@ Bradley-Terry on a scalar head; centering: Eisenstein et al., 2312.09244; margin
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from burnish.errors import ConfigError
 from burnish.methods.config import MethodConfig, StageDefaults
@@ -30,6 +31,8 @@ RANGES = {"center_rewards_coefficient": NOT_NEGATIVE}
 @dataclass(kw_only=True)
 class RewardConfig(RewardSettings, StageDefaults, MethodConfig):
     """All settings of `burnish reward`, flat, by TRL's names."""
+
+    method: ClassVar[str] = "reward"
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what is not allowed."""

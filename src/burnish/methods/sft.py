@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from burnish.data.settings import CountingSettings
 from burnish.errors import ConfigError
@@ -38,6 +38,8 @@ RANGES = {"label_smoothing_factor": PROBABILITY, "z_loss_coef": NOT_NEGATIVE, "n
 @dataclass(kw_only=True)
 class SFTConfig(SFTSettings, CountingSettings, StageDefaults, RouterSettings, MethodConfig):
     """All settings of `burnish sft`, flat, by TRL's names."""
+
+    method: ClassVar[str] = "sft"
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what is not allowed."""

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from burnish.console import notice
 from burnish.errors import ConfigError
-from burnish.trl_flags import TRL_FLAGS
-from burnish.trl_flags.kinds import NotNeeded, Refused, Same, Translated
+from burnish.trl_flags import table_of
+from burnish.trl_flags.kinds import NotNeeded, Refused, Same, Table, Translated
 
 T = TypeVar("T")
 
@@ -37,20 +37,24 @@ def our_settings(config_type: type, given: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: a name that is neither, one that is refused, or two that ask for different values of a setting.
     """
     names = {field.name for field in dataclasses.fields(config_type) if field.init}
+    table = table_of(config_type)
     ours: dict[str, Any] = {}
     for name, value in given.items():
         where = f"{config_type.__name__}({name}={value!r})"
-        for setting, wanted in _answer(name, value, given, names, where).items():
+        for setting, wanted in _answer(name, value, given, (names, table), where).items():
             if setting in ours and ours[setting] != wanted:
                 raise ConfigError(f"{where} asks for another {setting} than the rest of the call; keep one")
             ours[setting] = wanted
     return ours
 
 
-def _answer(name: str, value: Any, given: Mapping[str, Any], names: set[str], where: str) -> dict[str, Any]:
+def _answer(
+    name: str, value: Any, given: Mapping[str, Any], known: tuple[set[str], Table], where: str
+) -> dict[str, Any]:
     """Our settings that one name of a call stands for."""
-    answer = TRL_FLAGS.get(name)
-    if name in names:
+    names, table = known
+    answer = table.get(name)
+    if name in names and not isinstance(answer, Refused):
         if not isinstance(answer, Same):
             return {name: value}
         if answer.may_be_none and value is None:
@@ -68,6 +72,6 @@ def _answer(name: str, value: Any, given: Mapping[str, Any], names: set[str], wh
             return {}
         case Refused():
             raise ConfigError(f"{where} is not supported; {answer.instead}")
-    near = difflib.get_close_matches(name, [*names, *TRL_FLAGS], n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name, [*names, *table], n=1, cutoff=0.6)
     cure = f"; did you mean {near[0]}?" if near else ""
     raise ConfigError(f"{where}: there is no such setting{cure}")

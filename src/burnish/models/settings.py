@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from burnish.device.fused.table import OPERATORS
-from burnish.ranges import COUNT, NOT_NEGATIVE, POSITIVE, PROBABILITY, check_choices, check_ranges, setting_error
+from burnish.errors import ConfigError
+from burnish.ranges import (
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    PROBABILITY,
+    Range,
+    check_choices,
+    check_ranges,
+    setting_error,
+)
 
 
 @dataclass(kw_only=True)
@@ -44,6 +54,18 @@ class ReferenceSettings:
 
 
 @dataclass(kw_only=True)
+class MovingReferenceSettings:
+    """A reference that follows the policy (TR-DPO, arXiv 2404.09656)."""
+
+    sync_ref_model: bool = False
+    """Let the reference follow the policy (TR-DPO): every ref_model_sync_steps steps, α·policy + (1-α)·reference."""
+    ref_model_mixup_alpha: float = 0.6
+    """α of the moving reference, in (0, 1]; adapters take 1 only, a copy."""
+    ref_model_sync_steps: int = 512
+    """Optimizer steps between two moves of the reference; ≥ 1."""
+
+
+@dataclass(kw_only=True)
 class RouterSettings:
     """Mixture-of-experts models."""
 
@@ -75,6 +97,7 @@ class AdapterSettings:
     """Weight-decomposed adapters (arXiv 2402.09353)."""
 
 
+MOVING_RANGES = {"ref_model_mixup_alpha": Range(above=0, most=1), "ref_model_sync_steps": COUNT}
 ROUTER_RANGES = {"router_aux_loss_coef": NOT_NEGATIVE}
 ADAPTER_RANGES = {"lora_r": COUNT, "lora_alpha": POSITIVE, "lora_dropout": PROBABILITY}
 
@@ -96,6 +119,24 @@ def check_model_settings(settings: ModelSettings) -> None:
 def check_reference_settings(settings: ReferenceSettings) -> None:
     """Raise ConfigError for the first setting of the reference that is not allowed."""
     check_choices(settings, ReferenceSettings)
+
+
+def check_moving_reference_settings(settings: Any) -> None:
+    """Raise ConfigError for what is out of range, has no effect, or meets what excludes a reference that moves.
+
+    Args:
+        settings: those of a method with MovingReferenceSettings, ReferenceSettings and AdapterSettings.
+    """
+    check_ranges(settings, MOVING_RANGES)
+    if not settings.sync_ref_model:
+        for name in ("ref_model_mixup_alpha", "ref_model_sync_steps"):
+            if getattr(settings, name) != getattr(MovingReferenceSettings, name):
+                raise ConfigError(f"--{name} has no effect without --sync_ref_model: give it, or leave both out")
+        return
+    if settings.use_peft and settings.ref_model_mixup_alpha != 1:
+        raise ConfigError("--sync_ref_model with an adapter copies it: give --ref_model_mixup_alpha 1")
+    if settings.precompute_ref_log_probs:
+        raise ConfigError("--precompute_ref_log_probs and --sync_ref_model: a moving reference is not known before")
 
 
 def check_adapter_settings(settings: AdapterSettings) -> None:

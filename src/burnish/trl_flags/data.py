@@ -17,10 +17,10 @@ def read_sampling(value: Any) -> Any:
 
 _STREAM = "rows are prepared once and read from disk by memory map; for a part of them use --max_train_samples"
 _STREAM_ZH = "数据只预处理一次，之后从磁盘内存映射读取；只用一部分请设 --max_train_samples"
-_LOADER = "rows are prepared before training and read by memory map, no loader runs beside it"
-_LOADER_ZH = "数据在训练前已准备好并以内存映射读取，训练时没有加载进程"
-_PADDING = "micro-batches are cut by tokens (--max_tokens_per_micro_batch), which leaves little padding"
-_PADDING_ZH = "微批按词元数切分（--max_tokens_per_micro_batch），填充很少"
+LOADER = "rows are prepared before training and read by memory map, no loader runs beside it"
+LOADER_ZH = "数据在训练前已准备好并以内存映射读取，训练时没有加载进程"
+PADDING = "micro-batches are cut by tokens (--max_tokens_per_micro_batch), which leaves little padding"
+PADDING_ZH = "微批按词元数切分（--max_tokens_per_micro_batch），填充很少"
 
 DATA: dict[str, Answer] = {
     "dataset_name": Same(
@@ -42,31 +42,25 @@ DATA: dict[str, Answer] = {
         "unset, one process and the tokenizer's own threads, which is the fastest for most data",
         "不设置时用一个进程和分词器自身的线程，多数情况下最快",
     ),
-    "truncation_mode": Same(
-        "keep_end trims the prompt's start to fit the longer completion, the same for both; drop leaves such rows out",
-        "keep_end 按较长的回答裁去提示开头，两侧相同；drop 则丢弃该行",
-    ),
-    "pad_token": Same("padding is never counted; the token only fills rows", "填充不计入任何统计，只用于补齐"),
     "train_sampling_strategy": Same(
-        "random or sequential; group_by_length and batch_rebalance are read as random, since " + _PADDING,
-        "random 或 sequential；group_by_length 与 batch_rebalance 视为 random，因为" + _PADDING_ZH,
+        "random or sequential; group_by_length and batch_rebalance are read as random, since " + PADDING,
+        "random 或 sequential；group_by_length 与 batch_rebalance 视为 random，因为" + PADDING_ZH,
         read=read_sampling,
         told=True,
     ),
-    "length_column_name": NotNeeded(_PADDING, _PADDING_ZH),
-    "padding_free": NotNeeded(_PADDING, _PADDING_ZH),
-    "pad_to_multiple_of": NotNeeded(_PADDING, _PADDING_ZH),
-    "auto_find_batch_size": NotNeeded(_PADDING, _PADDING_ZH),
+    "length_column_name": NotNeeded(PADDING, PADDING_ZH),
+    "pad_to_multiple_of": NotNeeded(PADDING, PADDING_ZH),
+    "auto_find_batch_size": NotNeeded(PADDING, PADDING_ZH),
     "remove_unused_columns": NotNeeded("columns that no method reads are left alone", "没有方法使用的列不会被读取"),
     "label_names": NotNeeded("the columns are recognised by themselves", "各列会自动识别"),
     "dataloader_drop_last": NotNeeded(
         "the last short step of an epoch keeps its rows and divides by its own count",
         "每轮最后不足的一步保留其数据，并按自身数量取平均",
     ),
-    "dataloader_num_workers": NotNeeded(_LOADER, _LOADER_ZH),
-    "dataloader_pin_memory": NotNeeded(_LOADER, _LOADER_ZH),
-    "dataloader_persistent_workers": NotNeeded(_LOADER, _LOADER_ZH),
-    "dataloader_prefetch_factor": NotNeeded(_LOADER, _LOADER_ZH),
-    "dataloader_multiprocessing_context": NotNeeded(_LOADER, _LOADER_ZH),
-    "dataloader_in_order": NotNeeded(_LOADER, _LOADER_ZH),
+    "dataloader_num_workers": NotNeeded(LOADER, LOADER_ZH),
+    "dataloader_pin_memory": NotNeeded(LOADER, LOADER_ZH),
+    "dataloader_persistent_workers": NotNeeded(LOADER, LOADER_ZH),
+    "dataloader_prefetch_factor": NotNeeded(LOADER, LOADER_ZH),
+    "dataloader_multiprocessing_context": NotNeeded(LOADER, LOADER_ZH),
+    "dataloader_in_order": NotNeeded(LOADER, LOADER_ZH),
 }

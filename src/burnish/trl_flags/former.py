@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from burnish.errors import ConfigError
-from burnish.trl_flags.data import _LOADER, _LOADER_ZH, _PADDING, _PADDING_ZH
+from burnish.trl_flags.data import LOADER, LOADER_ZH, PADDING, PADDING_ZH
 from burnish.trl_flags.kinds import Answer, Layer, NotNeeded, Refused, Translated, renamed
 from burnish.trl_flags.model import read_precision
 from burnish.trl_flags.training import read_use_cpu
@@ -41,34 +41,9 @@ FORMER: dict[str, Answer] = {
     "torch_dtype": Translated("precision", read_precision, "as dtype", "同 dtype"),
     "tokenizer_name_or_path": Refused("the tokenizer is read from the model's folder", "分词器从模型文件夹读取"),
     "model_code_revision": Refused("use --model_revision", "请用 --model_revision", harmless=(None, False, "main")),
-    "ref_model_init_kwargs": Refused(
-        "use --ref_model_name_or_path and --ref_dtype", "请用 --ref_model_name_or_path 和 --ref_dtype"
-    ),
-    "max_prompt_length": Refused(_LENGTH, _LENGTH_ZH),
-    "max_completion_length": Refused(_LENGTH, _LENGTH_ZH),
-    "max_target_length": Refused(_LENGTH, _LENGTH_ZH),
-    "generate_during_eval": Refused(
-        "--num_samples answers held-out prompts before and after training",
-        "--num_samples 会在训练前后回答留出的提示",
-    ),
-    "force_use_ref_model": Refused(
-        "with --use_peft the reference is the adapter switched off; another one is --ref_model_name_or_path",
-        "使用 --use_peft 时参考即关闭适配器的模型；另用他者请设 --ref_model_name_or_path",
-    ),
-    "model_adapter_name": NotNeeded("a run has one adapter", "一次运行只有一个适配器"),
-    "ref_adapter_name": Refused(
-        "the reference is the adapter switched off; another one is --ref_model_name_or_path",
-        "参考即关闭适配器的模型；另用他者请设 --ref_model_name_or_path",
-    ),
     "use_logits_to_keep": NotNeeded("only counted positions meet the vocabulary", "只有计入损失的位置才经过词表"),
     "use_num_logits_to_keep": NotNeeded("only counted positions meet the vocabulary", "只有计入损失的位置才经过词表"),
     "use_liger_loss": NotNeeded("only counted positions meet the vocabulary", "只有计入损失的位置才经过词表"),
-    "label_pad_token_id": NotNeeded("padding is masked, not labelled", "填充以掩码处理，没有标签"),
-    "padding_value": NotNeeded(
-        "padding is masked; its token is --pad_token", "填充以掩码处理，其词元由 --pad_token 决定"
-    ),
-    "is_encoder_decoder": Refused("models are decoder-only", "仅支持仅解码器模型"),
-    "base_model_attribute_name": NotNeeded(_ALONE, _ALONE_ZH),
     "dataset_mixer": Refused(
         "put the files into one folder and give that: --dataset_name FOLDER",
         "请把文件放入同一个文件夹：--dataset_name 文件夹",
@@ -78,13 +53,10 @@ FORMER: dict[str, Answer] = {
     ),
     "preprocessing_num_workers": renamed("dataset_num_proc"),
     "chat_template": Refused("put it into a file: --chat_template_path FILE", "请放入文件：--chat_template_path 文件"),
-    "packing": Refused(
-        "packing belongs to supervised tuning; here " + _PADDING, "打包用于监督微调；此处" + _PADDING_ZH
-    ),
     "sanity_check": Refused("use --max_train_samples, or --dry_run", "请用 --max_train_samples 或 --dry_run"),
-    "group_by_length": NotNeeded(_PADDING, _PADDING_ZH),
-    "dispatch_batches": NotNeeded(_LOADER, _LOADER_ZH),
-    "split_batches": NotNeeded(_LOADER, _LOADER_ZH),
+    "group_by_length": NotNeeded(PADDING, PADDING_ZH),
+    "dispatch_batches": NotNeeded(LOADER, LOADER_ZH),
+    "split_batches": NotNeeded(LOADER, LOADER_ZH),
     "logging_dir": NotNeeded("trackers write below output_dir", "跟踪器写在 output_dir 之下"),
     "save_safetensors": NotNeeded("weights are always safetensors", "权重总是 safetensors 格式"),
     "include_tokens_per_second": NotNeeded("num_tokens and the times are always logged", "始终记录 num_tokens 和时间"),
@@ -108,3 +80,41 @@ FORMER: dict[str, Answer] = {
         "models are not cut by layers over devices", "不按层把模型切分到多个设备", harmless=(None, False, "")
     ),
 }
+
+FORMER_REFERENCE: dict[str, Answer] = {
+    "ref_model_init_kwargs": Refused(
+        "use --ref_model_name_or_path and --ref_dtype", "请用 --ref_model_name_or_path 和 --ref_dtype"
+    ),
+    "generate_during_eval": Refused(
+        "--num_samples answers held-out prompts before and after training",
+        "--num_samples 会在训练前后回答留出的提示",
+    ),
+    "force_use_ref_model": Refused(
+        "with --use_peft the reference is the adapter switched off; another one is --ref_model_name_or_path",
+        "使用 --use_peft 时参考即关闭适配器的模型；另用他者请设 --ref_model_name_or_path",
+    ),
+    "model_adapter_name": NotNeeded("a run has one adapter", "一次运行只有一个适配器"),
+    "ref_adapter_name": Refused(
+        "the reference is the adapter switched off; another one is --ref_model_name_or_path",
+        "参考即关闭适配器的模型；另用他者请设 --ref_model_name_or_path",
+    ),
+    "label_pad_token_id": NotNeeded("padding is masked, not labelled", "填充以掩码处理，没有标签"),
+    "padding_value": NotNeeded(
+        "padding is masked; its token is --pad_token", "填充以掩码处理，其词元由 --pad_token 决定"
+    ),
+    "is_encoder_decoder": Refused("models are decoder-only", "仅支持仅解码器模型"),
+    "base_model_attribute_name": NotNeeded(_ALONE, _ALONE_ZH),
+}
+"""Settings of methods that compare with a reference."""
+
+FORMER_LENGTHS: dict[str, Answer] = {
+    "max_prompt_length": Refused(_LENGTH, _LENGTH_ZH),
+    "max_completion_length": Refused(_LENGTH, _LENGTH_ZH),
+    "max_target_length": Refused(_LENGTH, _LENGTH_ZH),
+}
+"""Lengths of a prompt and of its completions."""
+
+FORMER_PACKING: dict[str, Answer] = {
+    "packing": Refused("packing belongs to supervised tuning; here " + PADDING, "打包用于监督微调；此处" + PADDING_ZH),
+}
+"""For methods that are not supervised."""

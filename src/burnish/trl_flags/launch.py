@@ -9,8 +9,8 @@ from burnish.trl_flags.model import read_precision
 
 _DDP = "gradients are summed once a step, without hooks to tune"
 _DDP_ZH = "梯度每步只求和一次，没有需要调整的钩子"
-_LAUNCH = "put it before the method: `burnish launch --num_processes N dpo …`"
-_LAUNCH_ZH = "请写在方法名之前：`burnish launch --num_processes N dpo …`"
+_LAUNCH = "put it before the method: `burnish launch --num_processes N METHOD …`"
+_LAUNCH_ZH = "请写在方法名之前：`burnish launch --num_processes N METHOD …`"
 
 DEEPSPEED = "--parallel fsdp spreads weights, gradients and optimizer state as ZeRO-3 does, without its JSON"
 DEEPSPEED_ZH = "--parallel fsdp 与 ZeRO-3 一样切分权重、梯度和优化器状态，不需要 JSON"
@@ -53,4 +53,4 @@ ACCELERATE: dict[str, Answer] = {
         "compilation is not built yet; leave it out", "尚未支持编译，请去掉此项", harmless=(None, False, "no")
     ),
 }
-"""Flags that `trl dpo` hands on to `accelerate launch`; the most used of them."""
+"""Flags that `trl` hands on to `accelerate launch`; the most used of them."""

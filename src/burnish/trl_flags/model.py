@@ -102,10 +102,6 @@ MODEL: dict[str, Answer] = {
         "by the names that have a setting here; others are refused by name",
         "仅接受此处有对应设置的名字，其余逐名拒绝",
     ),
-    "router_aux_loss_coef": Same(
-        "over the whole step, where TRL balances each micro-batch; unset, the model's own",
-        "按整步计算，而 TRL 按微批计算；不设置时取模型自身的系数",
-    ),
     "use_cache": NotNeeded("training keeps no key-value cache", "训练时不保留键值缓存"),
     "lora_dropout": Same(
         "0 is exact: rewards start at 0 and a step does not depend on how it is cut; set 0.05 for TRL's",

@@ -58,7 +58,6 @@ RECORDS: dict[str, Answer] = {
         "holds run.yaml, metrics.jsonl, checkpoints/ and the finished model in model/",
         "包含 run.yaml、metrics.jsonl、checkpoints/，以及 model/ 中的最终模型",
     ),
-    "logging_steps": Same("that of the reference job", "参考任务的取值"),
     "logging_nan_inf_filter": NotNeeded("a loss that is not finite is shown as it is", "非有限的损失如实显示"),
     "log_on_each_node": NotNeeded(_ONE_LOG, _ONE_LOG_ZH),
     "log_level": NotNeeded(_LEVELS, _LEVELS_ZH),
@@ -132,7 +131,7 @@ RECORDS: dict[str, Answer] = {
         read=read_debug,
         may_be_none=True,
     ),
-    "do_train": NotNeeded("the command says it: `burnish dpo` trains", "命令本身已说明：`burnish dpo` 即训练"),
+    "do_train": NotNeeded("the command says it: it trains", "命令本身已说明：它就是训练"),
     "do_eval": NotNeeded("--eval_strategy says it", "由 --eval_strategy 决定"),
-    "do_predict": NotNeeded("the command says it: `burnish dpo` trains", "命令本身已说明：`burnish dpo` 即训练"),
+    "do_predict": NotNeeded("the command says it: it trains", "命令本身已说明：它就是训练"),
 }

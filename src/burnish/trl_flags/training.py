@@ -1,4 +1,4 @@
-"""TRL's settings of the objective, the optimizer and the steps."""
+"""TRL's settings of the optimizer, the steps and the processes, which all methods have."""
 
 from __future__ import annotations
 
@@ -49,30 +49,8 @@ _LIGER = "the head meets only counted positions and runs in blocks, so the full 
 _LIGER_ZH = "输出层只计算计入损失的位置并分块进行，完整的 logits 从不存在"
 _ONE_DEVICE = "layers of one model are not spread over devices by tensor or pipeline; leave it out"
 _ONE_DEVICE_ZH = "不以张量或流水线方式切分模型，请去掉此项"
-_REFERENCE_COST = "the reference scores each completion once, and --reference_cache keeps what it said for later runs"
-_REFERENCE_COST_ZH = "参考模型对每个回答只计算一次，--reference_cache 会保留结果供以后的运行使用"
 
 TRAINING: dict[str, Answer] = {
-    "loss_type": Same(
-        "all of TRL's, alone or together, and odpo, dpop, cal, simpo, cpo, orpo, alphapo, or package.module:function; "
-        "aot sorts the whole step, bco_pair keeps its running δ; see docs/paper_index.md",
-        "TRL 的全部目标，可单独或组合，另有 odpo、dpop、cal、simpo、cpo、orpo、alphapo 与 package.module:function；"
-        "aot 对整步排序，bco_pair 保留累计的 δ；见 docs/paper_index.md",
-    ),
-    "beta": Same("0.1 unless given; simpo and alphapo need it given", "不给出时为 0.1；simpo 与 alphapo 必须给出"),
-    "label_smoothing": Same(
-        "honoured by sigmoid as cDPO, where TRL ignores it", "sigmoid 按 cDPO 使用它，而 TRL 会忽略"
-    ),
-    "num_train_epochs": Same("that of the reference job", "参考任务的取值"),
-    "learning_rate": Same("that of the reference job", "参考任务的取值"),
-    "per_device_train_batch_size": Same(
-        "that of the reference job; how a step is cut never changes the update, only the product of batch sizes counts",
-        "参考任务的取值；一步如何切分不影响更新，只有批大小的乘积有意义",
-    ),
-    "gradient_accumulation_steps": Same(
-        "that of the reference job; how a step is cut never changes the update, only the product of batch sizes counts",
-        "参考任务的取值；一步如何切分不影响更新，只有批大小的乘积有意义",
-    ),
     "gradient_checkpointing": Same(
         "off: micro-batches keep the memory, and recomputing costs a third more time; gradients are equal",
         "默认关闭：内存由微批切分控制，重算约多用三分之一时间；梯度相同",
@@ -104,19 +82,11 @@ TRAINING: dict[str, Answer] = {
     "average_tokens_across_devices": NotNeeded(
         "a step always divides once, by the count over all its rows", "一步总是按全部数据的数量只除一次"
     ),
-    "label_smoothing_factor": Refused(
-        "use --label_smoothing (cDPO)", "请用 --label_smoothing（cDPO）", harmless=(None, False, 0.0)
-    ),
     "torch_compile": Refused(_COMPILE, _COMPILE_ZH),
     "torch_compile_backend": Refused(_COMPILE, _COMPILE_ZH),
     "torch_compile_mode": Refused(_COMPILE, _COMPILE_ZH),
     "use_liger_kernel": NotNeeded(_LIGER, _LIGER_ZH),
     "liger_kernel_config": NotNeeded(_LIGER, _LIGER_ZH),
-    "neftune_noise_alpha": Refused(
-        "noise on the embeddings belongs to supervised tuning; leave it out",
-        "嵌入噪声用于监督微调，请去掉此项",
-        harmless=(None, False, 0.0),
-    ),
     "activation_offloading": Refused(
         "use --gradient_checkpointing, or a smaller --max_tokens_per_micro_batch",
         "请用 --gradient_checkpointing，或更小的 --max_tokens_per_micro_batch",
@@ -126,7 +96,6 @@ TRAINING: dict[str, Answer] = {
     "data_seed": Translated("seed", read_data_seed, "one seed rules the order as well", "顺序也由同一个种子决定"),
     "full_determinism": renamed("deterministic"),
     "use_cpu": Translated("device", read_use_cpu, "true is --device cpu", "true 即 --device cpu"),
-    "precompute_ref_batch_size": NotNeeded(_REFERENCE_COST, _REFERENCE_COST_ZH),
     "fsdp": Translated("parallel", read_fsdp, "any value is fsdp", "任何取值都是 fsdp"),
     "fsdp_config": Refused(
         "--parallel fsdp gathers layer by layer and has nothing to set", "--parallel fsdp 逐层聚合，没有可设的选项"
