@@ -1,8 +1,12 @@
-"""One rank of a run with faults: `torchrun … faulty_rank.py JOB.json`; words and faults stand in JOB.json."""
+"""One rank of a run with faults: `torchrun … faulty_rank.py JOB.json`; words and faults by rank stand in JOB.json.
+
+The faults are those of the first attempt: a rank that torchrun has started again has none.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -13,6 +17,7 @@ import injections
 from burnish.cli.main import main
 
 job = json.loads(Path(sys.argv[1]).read_text())
-for fault in job["faults"]:
-    getattr(injections, fault.pop("name"))(**fault)
+if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+    for fault in job["faults"].get(os.environ["RANK"], ()):
+        getattr(injections, fault.pop("name"))(**fault)
 sys.exit(main(job["words"]))

@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from burnish.engine import tensor_files
+from burnish.cli import main
+from burnish.engine import shards, tensor_files
 from burnish.engine.evaluation import Evaluation
 from burnish.engine.loop import TrainingLoop
 from burnish.engine.passes import Passes
+from burnish.engine.shard_files import SHARD
 from burnish.methods import checkpointing
 from burnish.methods.checkpointing import RunCheckpoints
 from burnish.models import export
@@ -44,9 +46,12 @@ def _in_step(step: int, strike: Callable[[], None]) -> None:
     _before(Passes, "_score", act)
 
 
-def signal_in_step(number: str, step: int, times: int = 1, seconds_apart: float = 0.0) -> None:
-    """Send a signal to this process in the middle of a step (from 1)."""
-    _in_step(step, lambda: _send(number, times, seconds_apart))
+def signal_in_step(number: str, step: int, times: int = 1, seconds_apart: float = 0.0, delay: float = 0.0) -> None:
+    """Send a signal to this process in the middle of a step (from 1), or, beside it, so many seconds later."""
+    if delay:
+        _in_step(step, lambda: threading.Timer(delay, _send, (number, times, seconds_apart)).start())
+    else:
+        _in_step(step, lambda: _send(number, times, seconds_apart))
 
 
 def signal_in_save(number: str, step: int, times: int = 1) -> None:
@@ -130,6 +135,35 @@ def kill_in_save(seed: int) -> None:
     checkpointing.save_checkpoint = save_checkpoint
 
 
+def kill_as_save_begins(step: int) -> None:
+    """SIGKILL as the checkpoint of a step is about to be put together, where the other ranks wait for this one."""
+
+    def strike(checkpoints: RunCheckpoints) -> None:
+        if checkpoints.loop.counters.step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _before(RunCheckpoints, "save", strike)
+
+
+def kill_after_shard(step: int) -> None:
+    """SIGKILL when this rank has written its first slices of a step's checkpoint, and told nobody."""
+    write_part = shards.write_part
+
+    def write_and_die(folder: Any, name: str, tensors: Any) -> Any:
+        entries = write_part(folder, name, tensors)
+        if folder.name.startswith(f"step-{step}") and SHARD.fullmatch(name):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return entries
+
+    shards.write_part = write_and_die
+
+
+def speak_soon() -> None:
+    """Say at once what others may have to say first."""
+    _replace(main, "_SECONDS_FOR_THE_FIRST", 0.2)
+    _replace(main, "_SECONDS_FOR_THE_CAUSE", 0.2)
+
+
 def kill_in_export() -> None:
     """SIGKILL when the final model's folder is written and not yet in its place."""
     _replace(export, "_publish", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
@@ -144,8 +178,8 @@ def full_disk_in_export() -> None:
     _replace(export, "_publish", refuse)
 
 
-def _replace(owner: Any, name: str, function: Callable[..., Any]) -> None:
-    setattr(owner, name, function)
+def _replace(owner: Any, name: str, value: Any) -> None:
+    setattr(owner, name, value)
 
 
 def _send(number: str, times: int, seconds_apart: float) -> None:

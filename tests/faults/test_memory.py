@@ -116,7 +116,7 @@ def test_an_evaluation_starts_over_too(tiny: Job) -> None:
 
 def test_one_of_two_ranks_running_out_says_what_to_resume_with(tiny: Job) -> None:
     words = (*SHORT, "--global_batch_size", 8)
-    faults = [oom(130, "forward", step=3, rank=1)]
+    faults = {"1": [oom(130, "forward", step=3, rank=1)]}
     file = tiny.folder / "job.json"
     file.write_text(json.dumps({"words": [str(word) for word in tiny.words("run", *words)], "faults": faults}))
     command = [
