@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 from burnish.device.pick import Device
@@ -28,7 +29,10 @@ def build_accelerator(device: Device, precision: Precision, **options: Any) -> A
     AcceleratorState._reset_state(reset_partial_state=PartialState._shared_state.get("num_processes", 1) == 1)
     # Buffers are constants, equal on all ranks. Broadcasting them would put a collective into forward passes, where a
     # rank that runs out of memory must be able to leave.
-    handlers = [*options.pop("kwargs_handlers", ()), DistributedDataParallelKwargs(broadcast_buffers=False)]
+    # Gradients as views of what is sent to other ranks: their memory is needed once instead of twice.
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+    handlers = [*options.pop("kwargs_handlers", ()), ddp]
     return Accelerator(
         mixed_precision=precision.accelerate_name,
         cpu=not device.is_accelerator,

@@ -184,6 +184,11 @@ def _read_environment() -> Ranks:
     if size == 1:
         return Ranks()
     store, rank, size = next(rendezvous("env://", timeout=COLLECTIVE_TIMEOUT))
+    if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
+        # torchrun --max-restarts hands the same store to the ranks that it starts again: what the first ones have left
+        # there would be taken for their answers. (On several machines attempts are not counted alike, and
+        # --rdzv-backend c10d makes a new store for each.)
+        store = PrefixStore(f"burnish/attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     return Ranks(
         rank=rank,
         size=size,
