@@ -85,10 +85,15 @@ class Page:
 
     words: dict[str, str]
     path: Path
+    script: Path
+    """What a script's other lines mean here, by hand."""
     is_chinese: bool
 
 
-PAGES = (Page(ENGLISH, ROOT / "docs" / "trl.md", False), Page(CHINESE, ROOT / "docs" / "zh" / "trl.md", True))
+PAGES = (
+    Page(ENGLISH, ROOT / "docs" / "trl.md", ROOT / "tools" / "trl_script.en.md", False),
+    Page(CHINESE, ROOT / "docs" / "zh" / "trl.md", ROOT / "tools" / "trl_script.zh.md", True),
+)
 
 
 def main() -> int:
@@ -126,7 +131,12 @@ def render(page: Page) -> str:
         for name, answer in ACCELERATE.items()
     }
     counts = ", ".join(f"{len(recorded['flags'])} ({method})" for method, recorded in golden.items())
-    parts = [words["title"], words["made"], words["intro"].format(**golden["kto"]["versions"], counts=counts)]
+    parts = [
+        words["title"],
+        words["made"],
+        words["intro"].format(**golden["kto"]["versions"], counts=counts),
+        page.script.read_text(encoding="utf-8").strip(),
+    ]
     parts += [table(page, section, rows[section]) for section in rows]
     parts += [table(page, "former", former), table(page, "accelerate", launched)]
     parts.append(words["more"].format(names=burnish_alone(page, golden)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -64,17 +64,17 @@ def parse_arguments(argv: list[str], config_type: type[T], *, table: Table | Non
         ConfigError: an unknown, misspelt, refused or contradictory key, or a value of the wrong type or range.
     """
     words = split_words(argv)
-    layers = [read_yaml(path) for path in _config_files(words)]
+    layers = [read_yaml(path) for path in config_files(words)]
     layers.append([written for written in words if written.key != "config"])
-    reader = _Reader(config_type, table_of(config_type) if table is None else table)
+    reader = Reader(config_type, table_of(config_type) if table is None else table)
     for layer in layers:
         reader.read_layer(layer)
-    _refuse_trust_from_files(reader)
+    refuse_trust_from_files(reader)
     config = config_type(**reader.settings)
     return Parsed(config, reader.notes + _idle(config, reader.settings), set(reader.settings), reader.environment)
 
 
-def _refuse_trust_from_files(reader: _Reader) -> None:
+def refuse_trust_from_files(reader: Reader) -> None:
     """Only a flag may have a stranger's code run: settings files are passed on with runs and models."""
     where = reader.places.get("trust_remote_code", "--")
     if reader.settings.get("trust_remote_code") and not where.startswith("--"):
@@ -83,7 +83,8 @@ def _refuse_trust_from_files(reader: _Reader) -> None:
         )
 
 
-def _config_files(words: list[Written]) -> list[Path]:
+def config_files(words: list[Written]) -> list[Path]:
+    """The YAML files that `--config` names, in order. Raises ConfigError where it names none."""
     paths: list[Path] = []
     for written in words:
         if written.key == "config":
@@ -93,7 +94,7 @@ def _config_files(words: list[Written]) -> list[Path]:
     return paths
 
 
-class _Reader:
+class Reader:
     """Collects our settings, layer by layer; later layers win."""
 
     def __init__(self, config_type: type, table: Table) -> None:
@@ -106,6 +107,11 @@ class _Reader:
         """Setting → where its value was written."""
         self.notes: list[str] = []
         self.environment: dict[str, str] = {}
+
+    def knows(self, written: Written) -> bool:
+        """Whether a written setting, or the one that its `no_` denies, is a field or has an answer."""
+        keys = {written.key, written.key.removeprefix("no_")}
+        return bool(keys & self.hints.keys() or keys & self.table.keys() or keys == {"env"})
 
     def read_layer(self, layer: list[Written]) -> None:
         """Add one layer's settings over what there is."""
@@ -150,7 +156,7 @@ class _Reader:
             case Translated():
                 settings = answer.read(value, plain)
                 if not self.hints.keys() >= settings.keys():
-                    raise self._unknown(written)
+                    raise self.unknown(written)
                 return [Written(name, ours, f"{written.where} (as {name})") for name, ours in settings.items()]
             case NotNeeded():
                 self.notes.append(f"{written.where}: not needed; {answer.why}")
@@ -161,7 +167,7 @@ class _Reader:
                 shown = "" if value is True else f" {value}"
                 raise ConfigError(f"{written.where}{shown} is not supported; {answer.instead}")
             case _:
-                raise self._unknown(written)
+                raise self.unknown(written)
 
     def _reread(self, written: Written, answer: Same) -> Written:
         """TRL's value as one of ours, told where the answer wants it told."""
@@ -171,13 +177,14 @@ class _Reader:
             self.notes.append(f"{written.where}: {answer.note}")
         return ours
 
-    def _unknown(self, written: Written) -> ConfigError:
+    def unknown(self, written: Written, names: Sequence[str] = ()) -> ConfigError:
+        """The error for a setting that there is not, with the nearest of those that there are and of `names`."""
         key = written.key
         others = methods_with(key)
         if others:
             users = " and ".join(f"burnish {name}" for name in others)
             return ConfigError(f"{written.where}: a setting of {users}, which this command does not use; leave it out")
-        known = [*self.hints, *self.table]
+        known = [*self.hints, *self.table, *names]
         near = [_SHORT_FOR[key]] if key in _SHORT_FOR else difflib.get_close_matches(key, known, n=1, cutoff=0.6)
         cure = f"did you mean {near[0]}?" if near else "`--help-all` lists all settings"
         return ConfigError(f"{written.where}: there is no such setting; {cure}")

@@ -41,7 +41,8 @@ def start_trackers(accelerator: Any, *, project: str, run_name: str, settings: M
 
 
 def finish_trackers(accelerator: Any) -> None:
-    """Close the trackers. Accelerate's end_training would close the process group too, which saving still needs."""
+    """Close the trackers, once. Accelerate's end_training closes the process group too, which saving still needs."""
     if accelerator.is_main_process:
         for tracker in accelerator.trackers:
             tracker.finish()
+    accelerator.trackers.clear()

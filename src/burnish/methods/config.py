@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from burnish.data.settings import DataSettings, check_data_settings
 from burnish.engine.settings import TrainingSettings, check_training_settings
-from burnish.methods.trl_names import TakesTRLNames
+from burnish.methods.trl_names import HasTRLNames, TakesTRLNames
 from burnish.models.settings import AdapterSettings, ModelSettings, check_adapter_settings, check_model_settings
 
 
 @dataclass(kw_only=True)
-class MethodConfig(DataSettings, ModelSettings, AdapterSettings, TrainingSettings, metaclass=TakesTRLNames):
+class MethodConfig(
+    DataSettings, ModelSettings, AdapterSettings, TrainingSettings, HasTRLNames, metaclass=TakesTRLNames
+):
     """Settings of every method; the defaults are those of the reference job. A call takes TRL's names as well."""
 
     def __post_init__(self) -> None:

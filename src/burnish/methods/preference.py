@@ -16,9 +16,9 @@ from burnish.data.store import GroupStore
 from burnish.engine.method import CoupledMethod, Method, MicroBatchLoss, StepPart
 from burnish.engine.metrics import SumAndCount, token_metrics
 from burnish.errors import DataError
+from burnish.methods.comparing import ComparingTrainer
 from burnish.methods.dpo import DPOConfig, DPOSettings, objective_values
 from burnish.methods.pairs import PairReader, chosen_weight, need_smoothing, of_best, refuse_lists, refuse_ties
-from burnish.methods.trainer import Trainer
 from burnish.objectives.checks import check_columns
 from burnish.objectives.combine import Combination, CoupledStep
 from burnish.objectives.metrics import preference_metrics
@@ -198,8 +198,8 @@ class PreferenceMethod(CoupledMethod):
         return {name.replace("loss/", "shadow/", 1): metric for name, metric in terms.items()}
 
 
-class DPOTrainer(Trainer):
-    """`DPOTrainer(model, ref_model, args, train_dataset, eval_dataset, processing_class, peft_config, callbacks)`."""
+class DPOTrainer(ComparingTrainer):
+    """`DPOTrainer(model, ref_model, args, None, train_dataset, eval_dataset, processing_class, ...)`."""
 
     config_type = DPOConfig
     kind: ClassVar[GroupKind] = "preference"

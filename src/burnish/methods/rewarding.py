@@ -85,10 +85,14 @@ def _by_length(
 
 
 class RewardTrainer(Trainer):
-    """`RewardTrainer(model, args, train_dataset, eval_dataset, processing_class, callbacks)`."""
+    """`RewardTrainer(model, args, None, train_dataset, eval_dataset, processing_class, ...)`."""
 
     config_type = RewardConfig
     kind: ClassVar[GroupKind] = "ranking"
+    refused: ClassVar[dict[str, str]] = {
+        **Trainer.refused,
+        "peft_config": "all weights of a reward model are trained; leave it out",
+    }
 
     def build_method(self) -> Method:
         return RewardMethod(self.args)

@@ -73,7 +73,7 @@ class SupervisedMethod(Method):
 
 
 class SFTTrainer(Trainer):
-    """`SFTTrainer(model, args, train_dataset, eval_dataset, processing_class, peft_config, callbacks)`."""
+    """`SFTTrainer(model, args, None, train_dataset, eval_dataset, processing_class, ...)`."""
 
     config_type = SFTConfig
     kind: ClassVar[GroupKind] = "sft"

@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -28,6 +28,7 @@ from burnish.methods.checkpointing import RunCheckpoints
 from burnish.methods.describe import changed_settings, default_output_dir, describe_run, last_metrics
 from burnish.methods.loop_building import build_loop, resolve_settings
 from burnish.methods.session import Inputs, Session, build_session
+from burnish.methods.trainer_arguments import REFUSED, check_arguments
 from burnish.models.adapters import has_adapter
 from burnish.models.card import model_card
 from burnish.models.export import export_model
@@ -47,22 +48,50 @@ class Trainer(ABC):
 
     config_type: ClassVar[type]
     kind: ClassVar[GroupKind]
+    compares: ClassVar[bool] = False
+    """Whether the method takes a reference model."""
+    refused: ClassVar[dict[str, str]] = REFUSED
+    """Arguments that the trainer does not take, and what to do instead."""
 
     def __init__(
         self,
         model: str | nn.Module | None = None,
-        ref_model: str | nn.Module | None = None,
         args: Any = None,
+        data_collator: Any = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
         processing_class: Any = None,
+        *,
         peft_config: Any = None,
         callbacks: Sequence[Any] | None = None,
+        **others: Any,
     ) -> None:
-        """Take what TRL's trainer takes; names in `args` stand in for what is not given.
+        """Take what TRL's trainer takes, in its order; names in `args` stand in for what is not given.
 
         Nothing is loaded before train(), evaluate(), save_model(), or the first look at `model`.
+
+        Args:
+            model: the policy, or its name.
+            args: settings, such as DPOConfig.
+            data_collator: keeps TRL's order of arguments; must be None.
+            train_dataset: rows: a Dataset, a list of dicts, or a file's name.
+            eval_dataset: rows to evaluate on.
+            processing_class: a fast tokenizer.
+            peft_config: peft's configuration of an adapter to train.
+            callbacks: transformers' TrainerCallback objects or classes.
+            others: ref_model where the method compares with one; what TRL takes besides is refused by name.
+
+        Raises:
+            ConfigError: an argument that is not supported, or `args` of another method.
         """
+        if args is not None and not isinstance(args, self.config_type):
+            wanted = self.config_type.__name__
+            raise ConfigError(f"{type(self).__name__}(args=…) must be a {wanted}, not a {type(args).__name__}")
+        ref_model = others.pop("ref_model", None) if self.compares else None
+        processing_class = others.pop("tokenizer", processing_class)
+        settings = {field.name for field in fields(self.config_type)}
+        given = {"data_collator": data_collator, "peft_config": peft_config, **others}
+        check_arguments(self, given, settings)
         args = self.config_type() if args is None else replace(args)
         if isinstance(model, str):
             args.model_name_or_path, model = model, None
@@ -291,6 +320,17 @@ class Trainer(ABC):
         path = self._claimed().path / f"{split}_results.json"
         if self.session.ranks.is_main:
             path.write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n")
+
+    def save_state(self) -> None:
+        """Write transformers' trainer_state.json, with the log history, into the run directory."""
+        path = self._claimed().path / "trainer_state.json"
+        if self.session.ranks.is_main:
+            self.state.save_to_json(str(path))
+
+    def end(self) -> None:
+        """End a script: close the trackers and the process group, and release the output folder."""
+        self.accelerator.end_training()
+        self.close()
 
     def push_to_hub(self, *_: Any, **__: Any) -> None:
         """Refused: burnish uploads nothing."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from burnish.console import notice
 from burnish.errors import ConfigError
@@ -24,6 +24,30 @@ class TakesTRLNames(type):
     def __call__(cls: type[T], *args: Any, **settings: Any) -> T:
         """Make the settings of which TRL's names speak. Raises ConfigError as the command line does."""
         return type.__call__(cls, *args, **our_settings(cls, settings))
+
+
+class HasTRLNames:
+    """Settings whose objects are read and changed by TRL's names too, as TRL's scripts do."""
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """What a name of TRL's says here: nothing was asked for; else AttributeError names ours."""
+            answer = None if name.startswith("_") else table_of(type(self)).get(name)
+            if isinstance(answer, Refused):
+                return False if False in answer.harmless else None
+            if isinstance(answer, NotNeeded) or (isinstance(answer, Translated) and answer.is_bag):
+                return None
+            cure = f"; it is {answer.to} here" if isinstance(answer, Translated) else ""
+            raise AttributeError(f"{type(self).__name__} has no {name}{cure}")
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            """Set ours, or those that a name of TRL's means. Raises ConfigError as a call does."""
+            if hasattr(type(self), name) or name in type(self).__dataclass_fields__:
+                object.__setattr__(self, name, value)
+                return
+            for ours, wanted in our_settings(type(self), {name: value}).items():
+                object.__setattr__(self, ours, wanted)
 
 
 def our_settings(config_type: type, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from burnish.data.store import GroupStore
 from burnish.engine.method import CoupledMethod, Method, MicroBatchLoss, StepPart
 from burnish.engine.metrics import token_metrics
 from burnish.errors import DataError
+from burnish.methods.comparing import ComparingTrainer
 from burnish.methods.kto import KTOConfig, KTOSettings
-from burnish.methods.trainer import Trainer
 from burnish.objectives.running import RewardBaseline
 from burnish.objectives.unpaired import (
     UNPAIRED,
@@ -178,8 +178,8 @@ def _unpaired(scores: CompletionScores, reference: CompletionScores | None, batc
     )
 
 
-class KTOTrainer(Trainer):
-    """`KTOTrainer(model, ref_model, args, train_dataset, eval_dataset, processing_class, peft_config, callbacks)`."""
+class KTOTrainer(ComparingTrainer):
+    """`KTOTrainer(model, ref_model, args, None, train_dataset, eval_dataset, processing_class, ...)`."""
 
     config_type = KTOConfig
     kind: ClassVar[GroupKind] = "unpaired"

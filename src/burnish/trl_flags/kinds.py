@@ -34,6 +34,8 @@ class Translated:
     """From the value, read plainly, and the other keys of its layer to our settings."""
     note: str = ""
     zh: str = ""
+    is_bag: bool = False
+    """Whether it holds arguments of several settings: read in Python, it is None, for it was taken apart."""
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,7 @@ MODEL: dict[str, Answer] = {
         read_model_init_kwargs,
         "by the names that have a setting here; others are refused by name",
         "仅接受此处有对应设置的名字，其余逐名拒绝",
+        is_bag=True,
     ),
     "use_cache": NotNeeded("training keeps no key-value cache", "训练时不保留键值缓存"),
     "lora_dropout": Same(

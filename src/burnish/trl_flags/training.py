@@ -57,10 +57,10 @@ TRAINING: dict[str, Answer] = {
     ),
     "activation_checkpointing": renamed("gradient_checkpointing"),
     "activation_checkpointing_kwargs": Translated(
-        "gradient_checkpointing", read_checkpointing_kwargs, "always non-reentrant", "总是非重入式"
+        "gradient_checkpointing", read_checkpointing_kwargs, "always non-reentrant", "总是非重入式", is_bag=True
     ),
     "gradient_checkpointing_kwargs": Translated(
-        "gradient_checkpointing", read_checkpointing_kwargs, "always non-reentrant", "总是非重入式"
+        "gradient_checkpointing", read_checkpointing_kwargs, "always non-reentrant", "总是非重入式", is_bag=True
     ),
     "lr_scheduler_type": Same(
         "all schedules that are functions of the step; not reduce_lr_on_plateau and greedy",
