@@ -25,6 +25,7 @@ from typing import Any
 from bench_models import fetch_smollm2
 from bench_rows import cut_rows, find_rows, many_rows
 from matrix_products import ModelShape
+from pages import write_between
 from parts import FULL, PARTS, QUICK, SIDES, Part, Sizes, make_job
 from report import Turns, as_json, compare_part, figures_of, render
 from turns import TurnError, sides, take_turn
@@ -145,7 +146,7 @@ class Bench:
         (self.work / "report.json").write_text(report, encoding="utf-8")
         page = self.options.document
         if page is not None:
-            write_between_markers(page, text)
+            write_between(page, MARKERS, text)
             page.with_suffix(".json").write_text(report, encoding="utf-8")
         return 0 if all(comparison.same for comparison in comparisons) else 1
 
@@ -164,20 +165,6 @@ class Bench:
             f"{step}{sizes.micro_batch}; medians of {sizes.rounds} alternating turns.",
             f"Matrix products at the model's shapes, 10⁹ operations/s: {', '.join(rates) or 'not measured'}.",
         ]
-
-
-def write_between_markers(page: Path, text: str) -> None:
-    """Put the report between the markers of a page.
-
-    Raises:
-        SystemExit: the page has no markers.
-    """
-    content = page.read_text(encoding="utf-8")
-    start, end = MARKERS
-    if start not in content or end not in content:
-        sys.exit(f"{page} has no {start} … {end} to write between")
-    before, rest = content.split(start, 1)
-    page.write_text(f"{before}{start}\n{text}\n{end}{rest.split(end, 1)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

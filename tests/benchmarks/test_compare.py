@@ -17,8 +17,9 @@ import turns
 from burnish.demo import demo_paths
 from burnish.methods.dpo import DPOConfig
 from burnish_turn import settings
-from compare import write_between_markers
+from compare import MARKERS
 from matrix_products import ModelShape, PairLengths, measure_rate, useful_operations
+from pages import write_between
 from parts import FULL, PARTS, SIDES, make_job
 from turns import Side, TurnError, take_turn
 
@@ -235,11 +236,11 @@ def test_a_speed_up_that_changes_the_work_cannot_pass(part: str, path: Any, valu
 def test_the_table_goes_between_the_pages_markers_and_nowhere_else(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- benchmark -->\nold\n<!-- /benchmark -->\nafter\n")
-    write_between_markers(page, "new")
+    write_between(page, MARKERS, "new")
     assert page.read_text() == "before\n<!-- benchmark -->\nnew\n<!-- /benchmark -->\nafter\n"
     page.write_text("no markers")
     with pytest.raises(SystemExit, match="has no <!-- benchmark -->"):
-        write_between_markers(page, "new")
+        write_between(page, MARKERS, "new")
 
 
 @pytest.mark.parametrize(
