@@ -44,7 +44,7 @@ def test_norm_and_swiglu_have_the_derivatives_of_finite_differences() -> None:
 
 
 def test_swiglu_passes_on_the_gradient_of_its_definition(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("burnish.models.cpu_layers._linear_kernel", lambda: None)  # oneDNN has no float64
+    monkeypatch.setattr("burnish.models.cpu_layers.linear_kernel", lambda: None)  # oneDNN has no float64
     torch.manual_seed(0)
     draw = lambda *size: torch.randn(*size, dtype=torch.float64, requires_grad=True)  # noqa: E731
     assert torch.autograd.gradcheck(

@@ -272,6 +272,7 @@ class TrainingLoop:
             self._log()
         if self.callbacks.control.should_evaluate:
             self.evaluate()
+            self._unload_reference()
         if self.callbacks.control.should_save:
             self.save_now()
 
@@ -310,11 +311,11 @@ class TrainingLoop:
         )
 
     def _unload_reference(self) -> None:
-        """After an epoch, every group may be in the cache: then the reference model's memory is free."""
+        """After an epoch, or the evaluation behind it, every group may be in the cache: the reference model can go."""
         reference = self.passes.reference
         if reference is None or reference.live is None or self.counters.step >= self.total_steps:
             return
-        if self.passes.method.scores_other_groups:
+        if self.passes.method.scores_other_groups or self.counters.step < self.sampler.steps_per_epoch:
             return
         self.passes.flush()
         held_out = [] if self.evaluation is None else self.evaluation.groups

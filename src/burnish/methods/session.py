@@ -211,6 +211,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         known = None if method.scores_other_groups else itertools.chain(*stores)
         identity = {"weights": fingerprints.get("reference", fingerprints["base_model"]), "device": device.kind}
         identity |= _kernels(scoring.packed, fused, has_fast_layers, precision)
+        identity |= {"last_layer": "counted"} if scorer.trims_last_layer else {}
         reference = build_reference(config, scorer, other, known, identity, ranks)
     if is_spread:
         scoring = replace(scoring, packed=scoring.packed and not device.is_accelerator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -118,6 +119,7 @@ class CachedReference:
         """Let the live reference go; its memory is free when nobody else holds it."""
         self.flush()
         self.live = None
+        gc.collect()  # layers with forwards of their own hold themselves
 
     def _remember(self, keys: list[list[bytes]], groups: Sequence[PromptGroup], token_logps: Tensor) -> None:
         flat = [key for group in keys for key in group]

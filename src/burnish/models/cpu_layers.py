@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from burnish.device.cpu_products import linear_kernel, product
 from burnish.scoring.compute_copies import compute_copy
 
 RMS_NORMS = frozenset(
@@ -54,7 +55,7 @@ def speed_up_layers(model: nn.Module) -> int:
 
 def _forward_for(module: nn.Module) -> Any:
     name = type(module).__name__
-    if type(module) is nn.Linear and _linear_kernel() is not None:
+    if type(module) is nn.Linear and linear_kernel() is not None:
         return _linear_forward
     if name in RMS_NORMS and hasattr(module, "variance_epsilon"):
         return _norm_forward
@@ -76,20 +77,6 @@ def _dtype_for(hidden: Tensor, weight: Tensor) -> torch.dtype | None:
         is_known = torch.get_autocast_dtype("cpu") == torch.bfloat16 and hidden.dtype in (torch.float32, torch.bfloat16)
         return torch.bfloat16 if is_known else None
     return torch.float32 if hidden.dtype == torch.float32 else None
-
-
-def _linear_kernel() -> Any:
-    """Find oneDNN's linear operator; None where this build of torch has none."""
-    operator = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    return operator if torch.backends.mkldnn.is_available() else None
-
-
-def _product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Multiply (rows, in) by the transpose of weight (out, in), and add the bias."""
-    kernel = _linear_kernel()
-    if kernel is None or not len(rows):
-        return torch.nn.functional.linear(rows, weight, bias)
-    return kernel(rows, weight, bias, "none", [], "")
 
 
 def _linear_forward(self: nn.Linear, input: Tensor) -> Tensor:  # noqa: A002 (torch.nn.Linear's own name)
@@ -121,7 +108,7 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, copy: Tensor) -> Tensor:
         ctx.save_for_backward(hidden, copy)
         bias = None if bias is None else bias.to(hidden.dtype)
-        return _product(hidden.reshape(-1, hidden.shape[-1]), copy, bias).view(*hidden.shape[:-1], -1)
+        return product(hidden.reshape(-1, hidden.shape[-1]), copy, bias).view(*hidden.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
@@ -130,7 +117,7 @@ class _Linear(torch.autograd.Function):
         rows = grad.reshape(-1, grad.shape[-1])
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         return (
-            _product(rows, weight.t()).view(hidden.shape) if wants_hidden else None,
+            product(rows, weight.t()).view(hidden.shape) if wants_hidden else None,
             rows.t() @ hidden.reshape(-1, hidden.shape[-1]) if wants_weight else None,
             rows.sum(dim=0) if wants_bias else None,
             None,
@@ -175,9 +162,11 @@ class _SwiGlu(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, *parts: Any) -> Tensor:
         gate_weight, up_weight, down_weight = parts[3]
         rows = hidden.reshape(-1, hidden.shape[-1])
-        gate, up = _product(rows, gate_weight), _product(rows, up_weight)
+        gate, up = product(rows, gate_weight), product(rows, up_weight)
+        if not any(ctx.needs_input_grad):
+            return product(torch.nn.functional.silu(gate, inplace=True).mul_(up), down_weight).view(hidden.shape)
         ctx.save_for_backward(rows, gate, up, gate_weight, up_weight, down_weight)
-        return _product(torch.nn.functional.silu(gate).mul_(up), down_weight).view(hidden.shape)
+        return product(torch.nn.functional.silu(gate).mul_(up), down_weight).view(hidden.shape)
 
     @staticmethod
     @once_differentiable
@@ -187,12 +176,12 @@ class _SwiGlu(torch.autograd.Function):
         rows = grad.reshape(-1, grad.shape[-1])
         active = torch.nn.functional.silu(gate)
         grad_down = rows.t() @ (active * up) if wants_down else None
-        grad_product = _product(rows, down_weight.t())
+        grad_product = product(rows, down_weight.t())
         grad_up = active.mul_(grad_product)
         grad_gate = torch.ops.aten.silu_backward(grad_product.mul_(up), gate)
         grad_hidden = None
         if wants_hidden:
-            grad_hidden = _product(grad_gate, gate_weight.t()).add_(_product(grad_up, up_weight.t())).view(grad.shape)
+            grad_hidden = product(grad_gate, gate_weight.t()).add_(product(grad_up, up_weight.t())).view(grad.shape)
         return (
             grad_hidden,
             grad_gate.t() @ hidden if wants_gate else None,

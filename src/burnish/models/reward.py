@@ -18,7 +18,6 @@ from burnish.models.hub import Hub, resolve_model_path
 from burnish.models.load import check_finite, disable_dropout
 from burnish.models.quiet import quiet_transformers
 from burnish.models.settings import ModelSettings
-from burnish.scoring.architecture import decoder_of
 from burnish.scoring.scorer import HeadPath, Scorer
 from burnish.scoring.scores import CompletionScores
 
@@ -84,8 +83,7 @@ class RewardScorer(Scorer):
         if self.head_path is HeadPath.WHOLE:
             rewards = model(**self._decoder_inputs(batch)).logits.squeeze(-1)
             return _rewards_alone(rewards.float())
-        hidden = decoder_of(model)(**self._decoder_inputs(batch)).last_hidden_state
-        ends = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.ends)
+        ends, _ = self._hidden_at(self._decoder_inputs(batch), batch.ends)
         return _rewards_alone(model.score(ends).squeeze(-1).float())
 
 

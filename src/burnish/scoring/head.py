@@ -12,6 +12,7 @@ needs is kept in the cheapest form to use that memory allows:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from burnish.device.cpu_products import product
 from burnish.scoring.compute_copies import compute_copy
 
 BLOCK_BYTES = 128 * 2**20
@@ -129,7 +131,7 @@ def _precise(dtype: torch.dtype) -> torch.dtype:
 
 def _block_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, shape: HeadShape) -> tuple[Tensor, Tensor]:
     """Logits of a block in float32, and the squashed share of each (what the soft cap's derivative needs)."""
-    logits = torch.nn.functional.linear(hidden, weight, bias).to(_precise(hidden.dtype))
+    logits = product(hidden, weight, bias).to(_precise(hidden.dtype))
     if shape.scale != 1.0:
         logits = logits * shape.scale
     if shape.softcap is None:
@@ -147,7 +149,9 @@ class _Plan(NamedTuple):
     """Rows whose probabilities may be kept."""
 
     def blocks(self, rows: int) -> list[slice]:
-        return [slice(start, min(rows, start + self.rows_a_block)) for start in range(0, rows, self.rows_a_block)]
+        """As few as there may be, of nearly equal size: a small remainder would run at a lower rate."""
+        size = math.ceil(rows / max(1, math.ceil(rows / self.rows_a_block)))
+        return [slice(start, min(rows, start + size)) for start in range(0, rows, max(1, size))]
 
 
 def _rows_at_once(logits: Tensor) -> int:
@@ -235,7 +239,7 @@ class _BlockwiseHead(torch.autograd.Function):
                 rows = (hidden[block], targets[block], log_sums[block], upstream.rows(block))
                 grad = _grad_projection(rows, weight, bias, shape, kept).to(weight.dtype)
                 if grad_hidden is not None:
-                    grad_hidden[block] = grad @ weight
+                    grad_hidden[block] = product(grad, weight.t())
                 if grad_weight is not None:
                     _accumulate_product(grad_weight, grad, hidden[block])
                 if grad_bias is not None:
@@ -266,7 +270,7 @@ class _Upstream(NamedTuple):
 
 def _direction(probabilities: Tensor, weight: Tensor, targets: Tensor, shape: HeadShape) -> Tensor:
     """Derivative of the target's log-probability by the hidden state: scale · (W[target] - Σ p W)."""
-    direction = weight.index_select(0, targets).sub_(probabilities @ weight)
+    direction = weight.index_select(0, targets).sub_(product(probabilities, weight.t()))
     return direction.mul_(shape.scale) if shape.scale != 1.0 else direction
 
 

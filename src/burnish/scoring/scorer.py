@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from burnish.batching.layout import PADDING, MicroBatch, prompt_tokens, token_copies
 from burnish.scoring.architecture import Architecture, decoder_of, describe_architecture
 from burnish.scoring.head import NO_EXTRAS, HeadExtras, TokenScores, score_tokens
+from burnish.scoring.last_layer import KEPT, trim_last_layer
 from burnish.scoring.masks import additive, tree_mask
 from burnish.scoring.neftune import noisy_embeddings
 from burnish.scoring.routing import experts_per_token, sum_routing
@@ -61,6 +62,8 @@ class Scorer(nn.Module):
         self.sums_routing = False
         """Whether to give what the balancing loss of a mixture-of-experts model needs."""
         self.architecture: Architecture = describe_architecture(unwrap_adapter(model))
+        self.trims_last_layer = trim_last_layer(decoder_of(unwrap_adapter(model)))
+        """Whether the last layer is computed only where its output is used."""
 
     @property
     def model_type(self) -> str:
@@ -107,9 +110,7 @@ class Scorer(nn.Module):
     def _score_gathered(self, inputs: dict[str, Any], predictors: Tensor, targets: Tensor) -> tuple[TokenScores, Any]:
         """Scores of the targets, and what the decoder gave."""
         model = unwrap_adapter(self.model)
-        outputs = decoder_of(model)(**inputs)
-        hidden = outputs.last_hidden_state
-        gathered = hidden.reshape(-1, hidden.shape[-1]).index_select(0, predictors)
+        gathered, outputs = self._hidden_at(inputs, predictors)
         head: Any = model.get_output_embeddings()  # pyright: ignore[reportCallIssue]
         scored = score_tokens(
             gathered.to(compute_dtype(gathered)),
@@ -120,6 +121,13 @@ class Scorer(nn.Module):
             extras=self.extras,
         )
         return scored, outputs
+
+    def _hidden_at(self, inputs: dict[str, Any], positions: Tensor) -> tuple[Tensor, Any]:
+        """(positions, hidden size) last hidden states at flat indices into rows x length, and what the decoder gave."""
+        trims = self.trims_last_layer and len(positions) < inputs["input_ids"].numel()
+        outputs = decoder_of(unwrap_adapter(self.model))(**inputs, **({KEPT: positions} if trims else {}))
+        hidden = outputs.last_hidden_state.flatten(0, 1)
+        return hidden if trims else hidden.index_select(0, positions), outputs
 
     def _score_through_logits(
         self, inputs: dict[str, Any], predictors: Tensor, targets: Tensor
