@@ -216,7 +216,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
         (["--eval_strategy", "never"], "--eval_strategy never: must be one of no, steps, epoch, or none"),
         (["--loss_weights", "a"], "--loss_weights a: must be a list of numbers"),
         (["--report_to"], "--report_to needs a value: a list of names"),
-        (["--lr_scheduler_kwargs", "5"], "must be settings in braces"),
+        (["--lr_scheduler_kwargs", "5"], "must be NAME=VALUE, or settings in braces"),
         (["-x", "1"], "-x: flags begin with two dashes"),
         (["model", "--beta", "1"], "'model' stands before any flag"),
         (["--no_beta"], "did you mean beta?"),

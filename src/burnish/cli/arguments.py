@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from burnish.cli.methods import methods_with
-from burnish.cli.values import read_scalar, read_value, refuse_bare_list
+from burnish.cli.values import read_scalar, read_value, refuse_bare_list, strip_none
 from burnish.cli.words import Written, read_yaml, split_words
 from burnish.errors import ConfigError
 from burnish.trl_flags import table_of
@@ -117,7 +117,9 @@ class Reader:
         """Add one layer's settings over what there is."""
         layer = [self._without_no(written) for written in layer]
         plain = {written.key: read_scalar(written.value) for written in layer}
-        last = {written.key: written for written in layer}
+        last: dict[str, Written] = {}
+        for written in layer:
+            last[written.key] = self._joined(last.get(written.key), written)
         found: dict[str, tuple[Any, str]] = {}
         for written in last.values():
             for ours in self._answer(written, plain):
@@ -128,6 +130,18 @@ class Reader:
                 found[ours.key] = (value, ours.where)
         self.settings.update({name: value for name, (value, _) in found.items()})
         self.places.update({name: where for name, (_, where) in found.items()})
+
+    def _joined(self, before: Written | None, written: Written) -> Written:
+        """The last of a flag given twice; NAME=VALUE words of all of them, where the setting is a mapping."""
+        takes_pairs = typing.get_origin(strip_none(self.hints.get(written.key))[0]) is dict
+        if not (takes_pairs and written.is_flag):
+            return written
+        words = [*([] if before is None else before.value), *written.value]
+        names = [word.partition("=")[0] for word in words]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"{written.where} {name} is given twice; keep one")
+        return dataclasses.replace(written, value=words)
 
     def _without_no(self, written: Written) -> Written:
         """`--no_key` as `--key False`, for keys that exist."""

@@ -73,6 +73,8 @@ def run_check(settings: CheckConfig) -> int:
 
     if settings.json not in (None, STANDARD_OUTPUT):
         _try_writing(Path(settings.json))
+    if settings.eval_data is not None:
+        raise ConfigError("--eval_data: `burnish check` looks at one set; give it with --eval_dataset_name FILE")
     rows, eval_rows = load_rows(settings), find_eval_rows(settings)
     tokenizer = load_tokenizer(settings, settings) if settings.model_name_or_path else None
     kind: Any = settings.kind if settings.kind in get_args(GroupKind) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -33,10 +34,13 @@ def read_scalar(value: Any) -> Any:
 def read_value(written: Written, hint: Any) -> Any:
     """The value that was written as `hint` wants it. Raises ConfigError: where, value, what is allowed."""
     value = written.value
-    kind, optional = _strip_none(hint)
+    kind, optional = strip_none(hint)
     if optional and _is_none(value):
         return None
-    if get_origin(kind) is list:
+    if get_origin(kind) is dict and _are_pairs(value):
+        read = str if get_args(kind)[1:] == (str,) else read_scalar
+        value = {name: read(word) for name, word in (pair.split("=", 1) for pair in value)}
+    elif get_origin(kind) is list:
         value = [_adapt(part, get_args(kind)[0]) for part in _as_list(value)]
     elif kind is bool:
         value = read_bool(_single(value, True, written, kind), written.where)
@@ -47,30 +51,36 @@ def read_value(written: Written, hint: Any) -> Any:
 
 def refuse_bare_list(written: Written, hint: Any) -> None:
     """Raise ConfigError for a flag that wants a list and stands alone; an empty list is written []."""
-    kind, _ = _strip_none(hint)
+    kind, _ = strip_none(hint)
     if get_origin(kind) is list and written.is_flag and written.value == []:
         raise ConfigError(f"{written.where} needs a value: {describe(hint)}")
 
 
 def describe(hint: Any) -> str:
     """What a setting's type allows, in words: `a number`, `one of no, steps, epoch`."""
-    kind, optional = _strip_none(hint)
+    kind, optional = strip_none(hint)
     if get_origin(kind) is Literal:
         words = "one of " + ", ".join(str(option) for option in get_args(kind))
     elif get_origin(kind) is list:
         words = "a list of numbers" if get_args(kind) == (float,) else "a list of names"
     elif get_origin(kind) is dict:
-        words = "settings in braces, as in '{key: value}'"
+        words = "NAME=VALUE, or settings in braces, as in '{key: value}'"
     else:
         words = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "text")
     return f"{words}, or none" if optional else words
 
 
-def _strip_none(hint: Any) -> tuple[Any, bool]:
+def strip_none(hint: Any) -> tuple[Any, bool]:
+    """A type without None, and whether None was allowed."""
     if get_origin(hint) not in (Union, types.UnionType):
         return hint, False
     rest = [part for part in get_args(hint) if part is not type(None)]
     return (rest[0] if len(rest) == 1 else hint), len(rest) < len(get_args(hint))
+
+
+def _are_pairs(value: Any) -> bool:
+    """Whether words of a command line are NAME=VALUE each; braces hold YAML."""
+    return isinstance(value, list) and bool(value) and all(re.match(r"[^\s{=]+=", str(word)) for word in value)
 
 
 def _is_none(value: Any) -> bool:

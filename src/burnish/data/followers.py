@@ -10,8 +10,8 @@ from burnish.data.report import DataReport
 from burnish.data.store import GroupStore
 from burnish.device.ranks import Ranks
 
-Sets = tuple[Prepared, Prepared | None]
-"""Groups to train on, and to evaluate on."""
+Sets = tuple[Prepared, dict[str, Prepared]]
+"""Groups to train on, and the sets to evaluate on by their names."""
 
 
 def prepare_once(ranks: Ranks, make: Callable[[], Sets]) -> Sets:
@@ -21,21 +21,19 @@ def prepare_once(ranks: Ranks, make: Callable[[], Sets]) -> Sets:
     """
     mine: list[Sets] = []
 
-    def make_and_describe() -> list[dict[str, Any] | None]:
+    def make_and_describe() -> list[Any]:
         mine.append(make())
-        return [_describe(one) for one in mine[0]]
+        train, held_out = mine[0]
+        return [_describe(train), {name: _describe(one) for name, one in held_out.items()}]
 
     described = ranks.once_a_machine("prepared data", make_and_describe)
     if mine:
         return mine[0]
-    train, evaluation = (None if one is None else _open(one) for one in described)
-    assert train is not None
-    return train, evaluation
+    train, held_out = described
+    return _open(train), {name: _open(one) for name, one in held_out.items()}
 
 
-def _describe(prepared: Prepared | None) -> dict[str, Any] | None:
-    if prepared is None:
-        return None
+def _describe(prepared: Prepared) -> dict[str, Any]:
     groups = prepared.groups
     return {"path": str(groups.path), "fingerprint": groups.fingerprint, "report": prepared.report.as_dict()}
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from burnish.errors import ConfigError
 from burnish.ranges import COUNT, Range, check_choices, check_ranges, setting_error
 
 TokenizerBackend = Literal["auto", "huggingface"]
@@ -24,6 +27,8 @@ class DataSettings:
     """Split to evaluate on, where the source has it; a single file is all train."""
     eval_dataset_name: str | None = None
     """Rows to evaluate on from another source; same forms as dataset_name."""
+    eval_data: dict[str, str] | None = None
+    """Several sets to evaluate on, NAME=SOURCE each; the metrics of each are eval_NAME_loss and so on."""
     hub: Literal["huggingface", "modelscope"] = "huggingface"
     """Hub that models and data sets are fetched from when their name is no local path."""
     max_train_samples: int | None = None
@@ -70,10 +75,20 @@ RANGES = {
 }
 
 
+def check_set_names(names: Iterable[str], where: str) -> None:
+    """Raise ConfigError for a name of an evaluation set that makes no good part of a metric's name."""
+    for name in names:
+        if not re.fullmatch(r"[\w.-]+", str(name)):
+            raise ConfigError(f"{where}: {name!r} is no name for a set; use letters, digits, dots, - and _")
+
+
 def check_data_settings(settings: DataSettings) -> None:
     """Raise ConfigError for the first setting of the data room that is out of range."""
     check_ranges(settings, RANGES)
     check_choices(settings, DataSettings)
+    if settings.eval_data is not None and settings.eval_dataset_name is not None:
+        raise ConfigError("--eval_data and --eval_dataset_name both say what to evaluate on: keep one")
+    check_set_names(settings.eval_data or {}, "--eval_data")
     for name in ("dataset_train_split", "dataset_test_split"):
         if not getattr(settings, name):
             raise setting_error(settings, name, "must be the name of a split")

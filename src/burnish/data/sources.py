@@ -15,7 +15,7 @@ from burnish.data.digests import sha256_of
 from burnish.data.files import SUFFIXES, file_format, number_rows, read_file
 from burnish.data.hubs import fetch_dataset
 from burnish.data.rows import Place, ReadRow, RowSource
-from burnish.data.settings import DataSettings
+from burnish.data.settings import DataSettings, check_set_names
 from burnish.errors import ConfigError, DataError
 
 SPLIT_PREFIXES = ("train", "test", "eval", "validation")
@@ -53,10 +53,7 @@ def find_eval_rows(settings: DataSettings) -> RowSource | None:
     """
     wanted = settings.dataset_test_split
     if settings.eval_dataset_name is not None:
-        splits = _open_splits(settings.eval_dataset_name, settings)
-        chosen = next(iter(splits)) if len(splits) == 1 else _held_out(splits, wanted) or wanted
-        rows = _choose(splits, chosen, settings.eval_dataset_name, "--dataset_test_split")
-        return rows.limited(settings.max_eval_samples)
+        return _eval_rows_of(settings.eval_dataset_name, settings)
     if settings.dataset_name is None:
         return None
     splits = _open_splits(settings.dataset_name, settings)
@@ -68,6 +65,37 @@ def find_eval_rows(settings: DataSettings) -> RowSource | None:
     return _choose(splits, found or wanted, settings.dataset_name, "--dataset_test_split").limited(
         settings.max_eval_samples
     )
+
+
+def find_eval_sets(settings: DataSettings) -> dict[str, RowSource]:
+    """Open the sets of eval_data by their names; without them the rows of `find_eval_rows`, under an empty name.
+
+    Raises:
+        As find_eval_rows.
+    """
+    if settings.eval_data is not None:
+        return {name: _eval_rows_of(source, settings) for name, source in settings.eval_data.items()}
+    rows = find_eval_rows(settings)
+    return {} if rows is None else {"": rows}
+
+
+def _eval_rows_of(source: str, settings: DataSettings) -> RowSource:
+    """The only split of a source, else its held-out one."""
+    splits, wanted = _open_splits(source, settings), settings.dataset_test_split
+    chosen = next(iter(splits)) if len(splits) == 1 else _held_out(splits, wanted) or wanted
+    return _choose(splits, chosen, source, "--dataset_test_split").limited(settings.max_eval_samples)
+
+
+def eval_sets_of(datasets: Any, *, limit: int | None = None) -> dict[str, RowSource]:
+    """Open evaluation rows that are in memory: one set under an empty name, or a dict of sets by their names.
+
+    Raises:
+        As rows_of; ConfigError for a name that makes no part of a metric's name.
+    """
+    if not isinstance(datasets, Mapping):
+        return {"": rows_of(datasets, limit=limit)}
+    check_set_names(datasets, "eval_dataset")
+    return {str(name): rows_of(rows, limit=limit, name=f"evaluation set {name}") for name, rows in datasets.items()}
 
 
 def rows_of(dataset: Any, *, limit: int | None = None, split: str = "train", name: str = "data set") -> RowSource:

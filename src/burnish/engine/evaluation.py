@@ -16,18 +16,20 @@ from burnish.engine.passes import Passes
 class Evaluation:
     """Held-out groups, planned once."""
 
-    def __init__(self, groups: Sequence[PromptGroup], *, batch_size: int) -> None:
+    def __init__(self, groups: Sequence[PromptGroup], *, batch_size: int, name: str = "") -> None:
         """Keep the groups.
 
         Args:
             groups: at least one.
             batch_size: per_device_eval_batch_size, which eval_steps_per_second is counted in.
+            name: stands in the metrics' names, as in eval_NAME_loss; empty for the only set.
         """
+        self.prefix = f"eval_{name}_" if name else "eval_"
         self.groups = list(groups)
         self.batch_size = batch_size
 
     def run(self, passes: Passes, *, gives_up: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
-        """Give the record with `eval_` before each metric; its loss has the evaluation set's own denominators.
+        """Give the record with the prefix before each metric; its loss has the evaluation set's own denominators.
 
         None where `gives_up`, asked before every micro-batch, ended it.
         """
@@ -44,10 +46,34 @@ class Evaluation:
             return None
         means = passes.method.derive(sums.take_means(passes.ranks))
         seconds = time.perf_counter() - started
-        return {
-            "eval_loss": means.pop("loss"),
-            "eval_runtime": seconds,
-            "eval_samples_per_second": len(self.groups) / seconds,
-            "eval_steps_per_second": math.ceil(len(self.groups) / self.batch_size) / seconds,
-            **{f"eval_{name}": value for name, value in means.items()},
+        record = {
+            "loss": means.pop("loss"),
+            "runtime": seconds,
+            "samples_per_second": len(self.groups) / seconds,
+            "steps_per_second": math.ceil(len(self.groups) / self.batch_size) / seconds,
+            **means,
         }
+        return {f"{self.prefix}{name}": value for name, value in record.items()}
+
+
+class EvaluationSets:
+    """The sets of held-out groups, each with metrics of its own."""
+
+    def __init__(self, sets: Sequence[Evaluation]) -> None:
+        """Keep the sets; at least one."""
+        self.sets = list(sets)
+
+    @property
+    def groups(self) -> list[PromptGroup]:
+        """The groups of all sets."""
+        return [group for one in self.sets for group in one.groups]
+
+    def run(self, passes: Passes, *, gives_up: Callable[[], bool] = lambda: False) -> list[dict[str, float]] | None:
+        """Give each set's record in order; None where `gives_up` ended one of them."""
+        records: list[dict[str, float]] = []
+        for one in self.sets:
+            record = one.run(passes, gives_up=gives_up)
+            if record is None:
+                return None
+            records.append(record)
+        return records

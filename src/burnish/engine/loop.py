@@ -18,7 +18,7 @@ from burnish.engine.best import BestMetric
 from burnish.engine.cadence import Cadence
 from burnish.engine.callbacks import Callbacks
 from burnish.engine.counters import Counters
-from burnish.engine.evaluation import Evaluation
+from burnish.engine.evaluation import EvaluationSets
 from burnish.engine.interruption import StopRequest
 from burnish.engine.memory_retry import train_within_memory, within_memory
 from burnish.engine.metrics import MetricSums
@@ -51,7 +51,7 @@ class TrainingLoop:
     groups: Sequence[PromptGroup]
     total_steps: int
     cadences: Cadences
-    evaluation: Evaluation | None
+    evaluation: EvaluationSets | None
     callbacks: Callbacks
     recorder: Recorder
     best: BestMetric
@@ -110,22 +110,23 @@ class TrainingLoop:
                 indices = [int(index) for index in self.sampler.groups_of(step)]
                 members = [self.groups[index] for index in indices]
                 within_memory(passes, partial(passes.score_reference, indices, members, advance))
-        if self.evaluation is not None:
-            held_out = self.evaluation.groups
+        for held_out in [] if self.evaluation is None else [one.groups for one in self.evaluation.sets]:
             within_memory(passes, partial(passes.score_reference, range(len(held_out)), held_out, lambda _: None))
         reference.unload()
 
     def evaluate(self) -> dict[str, float]:
-        """Evaluate now, write the record, and see whether it is the best so far."""
+        """Evaluate now, write each set's record, see whether it is the best so far, and give all metrics."""
         if self.evaluation is None:
             return {}
         self.passes.method.set_progress(self.counters.step / self.total_steps)
-        record = self.evaluation.run(self.passes, gives_up=self._gives_up_evaluating)
-        self.counters.owes_evaluation = record is None
-        if record is None:
+        records = self.evaluation.run(self.passes, gives_up=self._gives_up_evaluating)
+        self.counters.owes_evaluation = records is None
+        if records is None:
             return {}
-        record["epoch"] = self.epoch
-        self.recorder.write(record, kind="eval", step=self.counters.step)
+        record: dict[str, float] = {}
+        for one in records:
+            record |= one | {"epoch": self.epoch}
+            self.recorder.write(one | {"epoch": self.epoch}, kind="eval", step=self.counters.step)
         improved = self.best.update(record, self.counters.step)
         state = self.callbacks.state
         self.callbacks.call("on_evaluate", metrics=record)

@@ -123,7 +123,7 @@ class TrainingSettings:
     load_best_model_at_end: bool = False
     """Put the best evaluated step's weights into the final model; every improvement then writes a checkpoint."""
     metric_for_best_model: str | None = None
-    """Evaluation metric that says what is best, with or without eval_; default eval_loss."""
+    """Evaluation metric that says what is best, with or without eval_; default eval_loss, or the first set's."""
     greater_is_better: bool | None = None
     """Whether a greater metric is better; None is True unless the metric's name ends in loss."""
     report_to: list[str] = field(default_factory=list)

@@ -28,7 +28,8 @@ def describe_run(session: Session, method: Method, config: Any) -> RunPlan:
     first_plan = session.cut.plan(first, [groups[index] for index in first])
     lengths = groups.tree_lengths if session.cut.shared else groups.num_tokens
     counts = count_parameters(session.model)
-    held_out = "" if session.evaluation is None else f"; {len(session.evaluation.groups):,} held out"
+    sizes = [f"{len(one.groups):,} held out{name and f' ({name})'}" for name, one in session.held_out.items()]
+    held_out = "".join(f"; {count}" for count in sizes)
     share = "shared prompts" if session.cut.shared and groups.max_completions > 1 else "one completion a row"
     share += ", packed without padding" if session.cut.packed else ""
     share = share if session.cut.row_tokens is None else f"rows of up to {session.cut.row_tokens:,} tokens, filled"

@@ -13,7 +13,7 @@ from burnish.engine.best import build_best_metric
 from burnish.engine.cadence import build_cadence
 from burnish.engine.callbacks import Callbacks
 from burnish.engine.duration import parse_duration
-from burnish.engine.evaluation import Evaluation
+from burnish.engine.evaluation import Evaluation, EvaluationSets
 from burnish.engine.interruption import StopRequest
 from burnish.engine.loop import Cadences, TrainingLoop, total_steps
 from burnish.engine.memory_notes import MemoryNotes
@@ -37,12 +37,13 @@ def resolve_settings(args: Any, session: Session) -> None:
     args.max_tokens_per_micro_batch = session.cut.max_tokens
     args.global_batch_size = session.sampler.batch_size
     if args.eval_strategy is None:
-        args.eval_strategy = "no" if session.evaluation is None else "steps"
-    if args.metric_for_best_model is None and args.load_best_model_at_end:
-        args.metric_for_best_model = "loss"
+        args.eval_strategy = "steps" if session.held_out else "no"
+    if args.metric_for_best_model is None and (args.load_best_model_at_end or set(session.held_out) - {""}):
+        first = next(iter(session.held_out), "")
+        args.metric_for_best_model = f"{first}_loss" if first else "loss"
     best = build_best_metric(args.metric_for_best_model, args.greater_is_better, keeps_checkpoint=False)
     args.greater_is_better = best.greater_is_better
-    if args.eval_strategy != "no" and session.evaluation is None:
+    if args.eval_strategy != "no" and not session.held_out:
         raise ConfigError(
             f"--eval_strategy {args.eval_strategy}: there are no evaluation rows. Give --eval_dataset_name."
         )
@@ -141,7 +142,7 @@ def _build_cadences(args: Any, steps: int, steps_per_epoch: int) -> Cadences:
     )
 
 
-def _build_evaluation(args: Any, session: Session) -> Evaluation | None:
-    if session.evaluation is None:
-        return None
-    return Evaluation(session.evaluation.groups, batch_size=args.per_device_eval_batch_size)
+def _build_evaluation(args: Any, session: Session) -> EvaluationSets | None:
+    size = args.per_device_eval_batch_size
+    sets = [Evaluation(one.groups, batch_size=size, name=name) for name, one in session.held_out.items()]
+    return EvaluationSets(sets) if sets else None

@@ -16,7 +16,9 @@ from burnish.console import notice
 from burnish.data.audit import note_shared_prompts
 from burnish.data.followers import prepare_once
 from burnish.data.prepare import GroupKind, Prepared, data_cache_dir, prepare_groups
-from burnish.data.sources import find_eval_rows, load_rows, rows_of
+from burnish.data.rows import RowSource
+from burnish.data.sources import eval_sets_of, find_eval_sets, load_rows, rows_of
+from burnish.data.store import GroupStore
 from burnish.device.fused.fuse import fuse_operators
 from burnish.device.launch import build_accelerator
 from burnish.device.memory import keep_freed_memory, total_memory_bytes
@@ -70,7 +72,8 @@ class Session:
     precision: Precision
     tokenizer: Any
     train: Prepared
-    evaluation: Prepared | None
+    held_out: dict[str, Prepared]
+    """Sets to evaluate on, by name; a single one has an empty name."""
     model: nn.Module
     scorer: Any
     """The policy's Scorer, wrapped for the device."""
@@ -96,8 +99,8 @@ def global_batch_size(config: Any, num_ranks: int = 1) -> int:
 
 def prepare_data(
     config: Any, inputs: Inputs, tokenizer: Any, kind: GroupKind, rejected_path: Path | None
-) -> tuple[Prepared, Prepared | None]:
-    """Prepare training and evaluation groups.
+) -> tuple[Prepared, dict[str, Prepared]]:
+    """Prepare training groups, and the sets of evaluation groups that are not empty.
 
     Raises:
         DataError: nothing is left to train on.
@@ -107,21 +110,23 @@ def prepare_data(
         raise ConfigError("--dataset_name is missing: give a hub id, a file, or a folder of rows.")
     given_rows, given_eval = inputs.train_dataset, inputs.eval_dataset
     rows = load_rows(config) if given_rows is None else rows_of(given_rows, limit=config.max_train_samples)
-    eval_rows = None
+    is_named = config.eval_data is not None or config.eval_dataset_name is not None
+    eval_rows: dict[str, RowSource] = {}
     if given_eval is not None:
-        eval_rows = rows_of(given_eval, limit=config.max_eval_samples)
-    elif given_rows is None and config.eval_strategy != "no":
-        eval_rows = find_eval_rows(config)
+        eval_rows = eval_sets_of(given_eval, limit=config.max_eval_samples)
+    elif config.eval_strategy != "no" and (given_rows is None or is_named):
+        eval_rows = find_eval_sets(config)
     options: dict[str, Any] = {"kind": kind, "cache_dir": data_cache_dir(config), "rejected_path": rejected_path}
     train = prepare_groups(rows, tokenizer, config, **options)
     notice(f"data: {train.report.one_line()}")
     if len(train.groups) == 0:
         raise DataError(f"{rows.name}: no row is left to train on ({train.report.one_line()}).")
-    evaluation = None if eval_rows is None else prepare_groups(eval_rows, tokenizer, config, **options)
-    if evaluation is not None:
-        note_shared_prompts(evaluation.report, evaluation.groups, train.groups)
-        notice(f"evaluation data: {evaluation.report.one_line()}")
-    return train, evaluation if evaluation is not None and len(evaluation.groups) else None
+    held_out: dict[str, Prepared] = {}
+    for name, rows in eval_rows.items():
+        held_out[name] = prepare_groups(rows, tokenizer, config, **options)
+        note_shared_prompts(held_out[name].report, held_out[name].groups, train.groups)
+        notice(f"evaluation data{name and f' {name}'}: {held_out[name].report.one_line()}")
+    return train, {name: prepared for name, prepared in held_out.items() if len(prepared.groups)}
 
 
 def load_models(
@@ -179,15 +184,15 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     tokenizer: Any = inputs.tokenizer or load_tokenizer(config, config)
     ranks = join_ranks()
     rejected = None if run_path is None or not ranks.is_main else run_path / "rejected_rows.jsonl"
-    train, evaluation = prepare_once(ranks, lambda: prepare_data(config, inputs, tokenizer, kind, rejected))
-    stores = [prepared.groups for prepared in (train, evaluation) if prepared is not None]
+    train, held_out = prepare_once(ranks, lambda: prepare_data(config, inputs, tokenizer, kind, rejected))
+    stores = [prepared.groups for prepared in (train, *held_out.values())]
     method.see_data(train.groups)
     for groups in stores:
         method.check_rows(groups)
     device, precision = _choose_device(config)
     ranks.connect(device)
     accelerator = build_accelerator(device, precision, **tracker_options(config.report_to, run_path or Path()))
-    is_given = method.needs_reference and has_given_reference(config, train, evaluation)
+    is_given = method.needs_reference and has_given_reference(config, stores)
     loads_reference = method.needs_reference and not is_given
     load = partial(method.load_policy, config, pad_id=tokenizer.pad_token_id)
     policy, other, fingerprints = load_models(config, inputs, load, needs_reference=loads_reference)
@@ -223,7 +228,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         precision=precision,
         tokenizer=tokenizer,
         train=train,
-        evaluation=evaluation,
+        held_out=held_out,
         model=policy,
         scorer=scorer if is_spread else accelerator.prepare_model(scorer),
         reference=reference,
@@ -306,14 +311,13 @@ def _choose_cut(config: Any, scoring: ScoringChoice, pad_id: int, device: Device
     return Cut(scoring.shared, pad_id, max_tokens, scoring.packed, row_tokens)
 
 
-def has_given_reference(config: Any, train: Prepared, evaluation: Prepared | None) -> bool:
+def has_given_reference(config: Any, stores: Sequence[GroupStore]) -> bool:
     """Whether the rows bring the reference's log-probabilities, so that none is loaded.
 
     Raises:
         DataError: only some rows bring them.
         ConfigError: a setting needs what sums over completions do not tell.
     """
-    stores = [prepared.groups for prepared in (train, evaluation) if prepared is not None]
     if not any(groups.has("ref_logps") for groups in stores):
         return False
     if not all(groups.all_have("ref_logps") for groups in stores):

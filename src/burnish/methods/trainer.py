@@ -75,7 +75,7 @@ class Trainer(ABC):
             args: settings, such as DPOConfig.
             data_collator: keeps TRL's order of arguments; must be None.
             train_dataset: rows: a Dataset, a list of dicts, or a file's name.
-            eval_dataset: rows to evaluate on.
+            eval_dataset: rows to evaluate on; a dict of several sets gives eval_NAME_loss and so on for each.
             processing_class: a fast tokenizer.
             peft_config: peft's configuration of an adapter to train.
             callbacks: transformers' TrainerCallback objects or classes.
@@ -257,13 +257,13 @@ class Trainer(ABC):
             run_dir.write_state("failed", step, EXIT_HANG)
 
     def evaluate(self) -> dict[str, float]:
-        """Evaluate the model as it stands, write the record, and return it.
+        """Evaluate the model as it stands, write a record for each set, and return all metrics.
 
         Raises:
             ConfigError: there are no evaluation rows.
         """
         if self.loop.evaluation is None:
-            raise ConfigError("there are no evaluation rows: give eval_dataset, or --eval_dataset_name.")
+            raise ConfigError("there are no evaluation rows: give eval_dataset, --eval_dataset_name or --eval_data.")
         return self.loop.evaluate()
 
     def save_model(self, output_dir: str | Path | None = None) -> Path:
@@ -342,7 +342,7 @@ class Trainer(ABC):
         together = is_sharded(session.model)
         if not session.ranks.is_main and not together:
             return []
-        groups = (session.evaluation or session.train).groups
+        groups = next(iter(session.held_out.values()), session.train).groups
         prompted = (number for number, length in enumerate(groups.prompt_lengths) if length > 1)  # texts have no prompt
         prompts = [groups[number].prompt_ids.tolist() for number in islice(prompted, count)]
         if not prompts:
@@ -377,8 +377,8 @@ class Trainer(ABC):
 
     def _data_report(self) -> dict[str, Any]:
         session = self.session
-        report = {"train": session.train.report.as_dict()}
-        return report if session.evaluation is None else report | {"eval": session.evaluation.report.as_dict()}
+        named = {f"eval_{name}" if name else "eval": one for name, one in session.held_out.items()}
+        return {name: one.report.as_dict() for name, one in {"train": session.train, **named}.items()}
 
     def _data_facts(self) -> dict[str, Any]:
         groups = self.session.train.groups

@@ -35,8 +35,8 @@ DATA: dict[str, Answer] = {
         harmless=(None, False, []),
     ),
     "test_split_size": Refused(
-        "put the rows to evaluate on into a file of their own: --eval_dataset_name FILE",
-        "请把评测数据放入单独的文件：--eval_dataset_name 文件",
+        "put the rows to evaluate on into a file: --eval_dataset_name FILE, or several files: --eval_data NAME=FILE",
+        "请把评测数据放入单独的文件：--eval_dataset_name 文件；多个评测集用 --eval_data 名称=文件",
     ),
     "dataset_num_proc": Same(
         "unset, one process and the tokenizer's own threads, which is the fastest for most data",
