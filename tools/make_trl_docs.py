@@ -125,7 +125,8 @@ def render(page: Page) -> str:
     former: Rows = {}
     for method in TRAINING:
         for name, answer in FORMERS[method].items():
-            former.setdefault((name, ("", verdict(page, answer), note_of(page, answer))), []).append(method)
+            ours = f"`{name}`" if isinstance(answer, Same) else verdict(page, answer)
+            former.setdefault((name, ("", ours, note_of(page, answer))), []).append(method)
     launched: Rows = {
         (name, ("", verdict(page, answer), note_of(page, answer))): list(TRAINING)
         for name, answer in ACCELERATE.items()
@@ -173,7 +174,7 @@ def burnish_alone(page: Page, golden: dict[str, Any]) -> str:
     """A paragraph for each set of methods that have the same further settings."""
     users: dict[str, list[str]] = {}
     for method, recorded in golden.items():
-        for name in sorted(defaults_of(method).keys() - recorded["flags"].keys()):
+        for name in sorted(defaults_of(method).keys() - recorded["flags"].keys() - FORMERS[method].keys()):
             users.setdefault(name, []).append(method)
     grouped: dict[tuple[str, ...], list[str]] = {}
     for name, methods in sorted(users.items()):

@@ -36,6 +36,35 @@ def test_keep_end_trims_the_prompt_by_the_same_for_both(prepare: Prepare) -> Non
     assert prepared.report.counts["prompt_trimmed"] == 1
 
 
+@pytest.mark.parametrize(
+    ("limits", "left", "counts"),
+    [
+        ({"max_prompt_length": 3}, ([2, 3, 4], [5, 6, 7, 8, 9], [10, 11]), {"prompt_trimmed": 1}),
+        ({"max_completion_length": 3}, ([1, 2, 3, 4], [5, 6, 7], [10, 11]), {"completion_cut": 1}),
+        (
+            {"max_prompt_length": 2, "max_completion_length": 4, "max_length": 5},
+            ([3, 4], [5, 6, 7], [10, 11]),
+            {"prompt_trimmed": 1, "completion_cut": 1},
+        ),
+        ({"max_prompt_length": 4, "max_completion_length": 5}, ([1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]), {}),
+    ],
+)
+def test_a_prompt_keeps_its_last_tokens_and_a_completion_its_first(
+    limits: dict[str, int], left: tuple[list[int], ...], counts: dict[str, int], prepare: Prepare
+) -> None:
+    prepared = prepare([IDS], **limits)
+    assert _ids(prepared) == left
+    assert dict(prepared.report.counts) == counts
+
+
+def test_parts_that_are_too_long_are_dropped_where_that_is_asked_for(prepare: Prepare) -> None:
+    short = {"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3]}
+    for limits in ({"max_prompt_length": 3}, {"max_completion_length": 3}):
+        prepared = prepare([IDS, short], truncation_mode="drop", **limits)
+        assert dict(prepared.report.counts) == {"too_long": 1}
+        assert len(prepared.groups) == 1
+
+
 def test_what_fits_exactly_is_left_alone(prepare: Prepare) -> None:
     for mode in ("keep_start", "keep_end", "drop"):
         prepared = prepare([IDS], max_length=9, truncation_mode=mode)

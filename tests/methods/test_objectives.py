@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ import torch
 from accelerate import Accelerator
 
 from builders import build_groups, build_model, gradients, relative_difference
+from burnish import DPOConfig
 from burnish.data.groups import PromptGroup
 from burnish.engine.cut import Cut
 from burnish.engine.metrics import MetricSums
 from burnish.engine.passes import Passes
+from burnish.errors import ConfigError
 from burnish.methods.dpo import DPOSettings
 from burnish.methods.preference import PreferenceMethod
 from burnish.models.cached_reference import CachedReference
@@ -185,3 +188,40 @@ def test_aot_in_evaluation_sorts_the_whole_held_out_set() -> None:
         passes.evaluate(groups, passes.method.denominators(groups), sums, lambda _: None)
         losses.append(sums.take_means(passes.ranks)["loss"])
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+
+
+def _of_config(**settings: Any) -> dict[str, Any]:
+    """What a config makes of settings, for the objective."""
+    config = DPOConfig(**settings)
+    return {name: getattr(config, name) for name in DPOSettings.__dataclass_fields__}
+
+
+def test_rpo_alpha_adds_the_mean_token_loss_of_the_chosen_completion_by_its_weight() -> None:
+    groups = _groups("sigmoid")[:1]  # one pair: the record's logps are its own
+    gradient, metrics = one_step(build_passes(_of_config(rpo_alpha=0.7, beta=0.3), 1000), groups)
+    tokens = int(groups[0].completion_mask[0].sum())
+    likelihood = -metrics["logps/chosen"] / tokens
+    preference = math.log1p(math.exp(-metrics["rewards/margins"]))
+    weight = groups[0].weight
+    assert metrics["loss"] == pytest.approx(weight * (preference + 0.7 * likelihood), rel=1e-4)
+    by_name = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.7], "beta": 0.3}
+    assert torch.equal(gradient, one_step(build_passes(_of_config(**by_name), 1000), groups)[0])
+    assert not torch.equal(gradient, one_step(build_passes(_of_config(beta=0.3), 1000), groups)[0])
+
+
+def test_rpo_alpha_of_0_and_none_add_nothing_and_a_second_likelihood_is_refused() -> None:
+    assert DPOConfig(rpo_alpha=0.0).loss_type == DPOConfig(rpo_alpha=None).loss_type == ["sigmoid"]
+    with pytest.raises(ConfigError, match="--rpo_alpha adds an sft term, and loss_type names one"):
+        DPOConfig(rpo_alpha=0.5, loss_type=["sigmoid", "sft"])
+    with pytest.raises(ConfigError, match="--rpo_alpha"):
+        DPOConfig(rpo_alpha=-1.0)
+
+
+def test_reference_free_compares_the_policys_own_log_probabilities() -> None:
+    groups = _groups("sigmoid")[:1]
+    passes = build_passes(_of_config(reference_free=True, beta=0.3), 1000)
+    assert passes.reference is None
+    _, metrics = one_step(passes, groups)
+    margin = 0.3 * (metrics["logps/chosen"] - metrics["logps/rejected"])
+    assert metrics["loss"] == pytest.approx(groups[0].weight * math.log1p(math.exp(-margin)), rel=1e-4)
+    assert metrics["rewards/chosen"] == pytest.approx(0.3 * metrics["logps/chosen"], rel=1e-5)

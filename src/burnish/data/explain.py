@@ -16,7 +16,7 @@ from burnish.data.report import KINDS
 from burnish.data.rows import BadRow, DroppedRow, Place, ReadRow, RowError, RowSource
 from burnish.data.settings import DataSettings
 from burnish.data.tokenise import Encoded, ExampleEncoder
-from burnish.data.truncate import check_contents, fit
+from burnish.data.truncate import check_contents, fit_to
 from burnish.errors import DataError
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _explain(
     fate = "used"
     try:
         check_contents(example)
-        fitting = fit(encoded, settings.max_length, settings.truncation_mode)
+        fitting = fit_to(encoded, settings)
     except DroppedRow as drop:
         fate, fitting = f"dropped: {KINDS[drop.kind][1]}", whole
     notes = [_CUTS.get(note, f"noted: {KINDS[note][1]}") for note in sorted(fitting.notes)]

@@ -29,7 +29,7 @@ from burnish.data.rows import BadRow, DroppedRow, Place, Row, RowError, RowSourc
 from burnish.data.settings import CountingSettings, DataSettings, TokenizerBackend
 from burnish.data.store import GroupStore, GroupWriter
 from burnish.data.tokenise import Encoded
-from burnish.data.truncate import check_contents, fit
+from burnish.data.truncate import check_contents, fit_to
 from burnish.errors import DataError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def prepare_groups(
 
 def _cache_key(rows: RowSource, tokenizer: PreTrainedTokenizerBase, settings: DataSettings, kind: GroupKind) -> str:
     chosen = (kind, settings.max_length, settings.truncation_mode, settings.on_bad_row, settings.strict_data)
-    chosen += (settings.tokenizer_backend,)
+    chosen += (settings.tokenizer_backend, settings.max_prompt_length, settings.max_completion_length)
     if isinstance(settings, CountingSettings):
         chosen += (settings.completion_only_loss, settings.assistant_only_loss, settings.dataset_text_field)
     return sha256_of(rows.name, rows.fingerprint, tokenizer_fingerprint(tokenizer), repr(chosen), code_fingerprint())
@@ -272,7 +272,7 @@ class Preparation:
         if self.observe is not None:
             self.observe(example, encoded)
         try:
-            fitting = fit(encoded, self.settings.max_length, self.settings.truncation_mode)
+            fitting = fit_to(encoded, self.settings)
         except DroppedRow as drop:
             self._drop(place, drop.kind)
             return
@@ -280,7 +280,7 @@ class Preparation:
             self.report.count(note, place)
         group = _build_group(example, fitting, place)
         if group.ref_logps is not None and fitting.notes & {"completion_cut", "prompt_trimmed"}:
-            reason = "ref_chosen_logps are of the whole row, which max_length cuts: raise it, or leave the columns out"
+            reason = "ref_chosen_logps are of the whole row, which is cut: raise max_length, or leave the columns out"
             self._reject(place, reason, {"prompt": example.prompt, "completions": example.completions})
             return
         if any(group.counted_weight(number) == 0 for number in range(group.num_completions)):

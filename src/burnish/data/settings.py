@@ -39,6 +39,10 @@ class DataSettings:
     """Longest prompt plus completion, in tokens; ≥ 2. None never truncates."""
     truncation_mode: Literal["keep_start", "keep_end", "drop"] = "keep_start"
     """What to do beyond max_length: cut completions' ends, cut the prompt's start, or drop the row."""
+    max_prompt_length: int | None = None
+    """Most tokens of a prompt, of which the last are kept; ≥ 1. None is no limit beside max_length."""
+    max_completion_length: int | None = None
+    """Most tokens of a completion, of which the first are kept; ≥ 1. None is no limit beside max_length."""
     pad_token: str | None = None
     """Token to pad with; by default the tokenizer's own, else its end-of-text token."""
     chat_template_path: str | None = None
@@ -71,6 +75,8 @@ RANGES = {
     "max_train_samples": COUNT,
     "max_eval_samples": COUNT,
     "max_length": Range(least=2, whole=True),
+    "max_prompt_length": COUNT,
+    "max_completion_length": COUNT,
     "dataset_num_proc": COUNT,
 }
 

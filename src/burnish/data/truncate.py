@@ -9,6 +9,7 @@ import numpy as np
 
 from burnish.data.examples import Example, content_text
 from burnish.data.rows import DroppedRow
+from burnish.data.settings import DataSettings
 from burnish.data.tokenise import Encoded
 
 # Space, and characters that show nothing: U+0000, zero-width ones, the byte order mark.
@@ -24,6 +25,35 @@ def check_contents(example: Example) -> None:
         raise DroppedRow("empty_completion")
     if len(example.completions) == 2 and example.completions[0] == example.completions[1]:
         raise DroppedRow("identical_pair")
+
+
+def fit_to(encoded: Encoded, settings: DataSettings) -> Encoded:
+    """Return the example cut to max_prompt_length, max_completion_length and max_length, in this order.
+
+    Raises:
+        DroppedRow: as `fit`; and with truncation_mode drop, a part is longer than its own limit.
+    """
+    limited = _limit_parts(encoded, settings)
+    return fit(limited, settings.max_length, settings.truncation_mode)
+
+
+def _limit_parts(encoded: Encoded, settings: DataSettings) -> Encoded:
+    """Keep the last tokens of the prompt and the first of each completion, as TRL's settings of these names did."""
+    most_prompt, most = settings.max_prompt_length, settings.max_completion_length
+    cuts_prompt = most_prompt is not None and len(encoded.prompt_ids) > most_prompt
+    cuts_completions = most is not None and any(len(ids) > most for ids in encoded.completion_ids)
+    if (cuts_prompt or cuts_completions) and settings.truncation_mode == "drop":
+        raise DroppedRow("too_long")
+    if cuts_prompt:
+        encoded.notes.add("prompt_trimmed")
+        encoded = replace(encoded, prompt_ids=encoded.prompt_ids[-(most_prompt or 0) :])
+    if cuts_completions:
+        encoded.notes.add("completion_cut")
+        masks = [None if mask is None else mask[:most] for mask in encoded.masks]
+        ids = [ids[:most] for ids in encoded.completion_ids]
+        weights = _parts(encoded.weights, slice(most))
+        encoded = replace(encoded, completion_ids=ids, masks=masks, weights=weights)
+    return encoded
 
 
 def fit(encoded: Encoded, max_length: int | None, mode: Mode) -> Encoded:

@@ -95,9 +95,11 @@ class DPOConfig(DPOSettings, MovingReferenceSettings, ReferenceSettings, RouterS
 
     def _add_likelihood(self) -> None:
         """Write rpo_alpha as the sft term that it is."""
-        if self.rpo_alpha is None or "sft" in self.loss_type:
+        if self.rpo_alpha is None:
             return
         check_ranges(self, {"rpo_alpha": NOT_NEGATIVE})
+        if "sft" in self.loss_type:
+            raise ConfigError("--rpo_alpha adds an sft term, and loss_type names one: keep one of them")
         if self.rpo_alpha > 0:
             self.loss_weights = [*(self.loss_weights or [1.0] * len(self.loss_type)), self.rpo_alpha]
             self.loss_type = [*self.loss_type, "sft"]

@@ -6,7 +6,7 @@ docs/trl.md is made from them, and a test holds them against the full lists of T
 from __future__ import annotations
 
 from burnish.trl_flags.data import DATA
-from burnish.trl_flags.former import FORMER, FORMER_LENGTHS, FORMER_PACKING, FORMER_REFERENCE
+from burnish.trl_flags.former import FORMER, FORMER_LENGTHS, FORMER_PACKING, FORMER_PAIRED, FORMER_REFERENCE
 from burnish.trl_flags.kinds import Answer, NotNeeded, Refused, Same, Table, Translated
 from burnish.trl_flags.launch import ACCELERATE, LAUNCH
 from burnish.trl_flags.model import MODEL
@@ -18,7 +18,7 @@ from burnish.trl_flags.training import TRAINING
 _SHARED: dict[str, Answer] = {**MODEL, **DATA, **TRAINING, **RECORDS, **LAUNCH, **ACCELERATE}
 
 FORMERS: dict[str, dict[str, Answer]] = {
-    "dpo": {**FORMER, **FORMER_PACKING, **FORMER_REFERENCE, **FORMER_LENGTHS},
+    "dpo": {**FORMER, **FORMER_PACKING, **FORMER_REFERENCE, **FORMER_LENGTHS, **FORMER_PAIRED},
     "kto": {**FORMER, **FORMER_PACKING, **FORMER_REFERENCE, **FORMER_LENGTHS},
     "sft": {**FORMER, **FORMER_SFT},
     "reward": {**FORMER, **FORMER_PACKING},

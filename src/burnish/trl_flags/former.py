@@ -6,7 +6,7 @@ from typing import Any
 
 from burnish.errors import ConfigError
 from burnish.trl_flags.data import LOADER, LOADER_ZH, PADDING, PADDING_ZH
-from burnish.trl_flags.kinds import Answer, Layer, NotNeeded, Refused, Translated, renamed
+from burnish.trl_flags.kinds import Answer, Layer, NotNeeded, Refused, Same, Translated, renamed
 from burnish.trl_flags.model import read_precision
 from burnish.trl_flags.training import read_use_cpu
 
@@ -20,8 +20,6 @@ def read_warmup_ratio(value: Any, layer: Layer) -> dict[str, Any]:
     return {"warmup_steps": value}
 
 
-_LENGTH = "use --max_length for both together, with --truncation_mode keep_end to cut the prompt's start"
-_LENGTH_ZH = "请用 --max_length 限定总长，配合 --truncation_mode keep_end 裁去提示开头"
 _ALONE = "decoder-only models are recognised by themselves"
 _ALONE_ZH = "自动识别仅解码器模型"
 _TPU = "there is no such device here; see --device"
@@ -108,11 +106,28 @@ FORMER_REFERENCE: dict[str, Answer] = {
 """Settings of methods that compare with a reference."""
 
 FORMER_LENGTHS: dict[str, Answer] = {
-    "max_prompt_length": Refused(_LENGTH, _LENGTH_ZH),
-    "max_completion_length": Refused(_LENGTH, _LENGTH_ZH),
-    "max_target_length": Refused(_LENGTH, _LENGTH_ZH),
+    "max_prompt_length": Same(
+        "the prompt's last tokens are kept; burnish counts the rows that were cut",
+        "保留提示末尾的词元；被裁剪的行会计数",
+    ),
+    "max_completion_length": Same("each completion's first tokens are kept", "保留每个回答开头的词元"),
+    "max_target_length": Refused(
+        "models are decoder-only; use --max_completion_length", "仅支持仅解码器模型，请用 --max_completion_length"
+    ),
 }
 """Lengths of a prompt and of its completions."""
+
+FORMER_PAIRED: dict[str, Answer] = {
+    "rpo_alpha": Same(
+        "the likelihood of the chosen completion beside the other terms, by this weight: loss_type sigmoid sft",
+        "在其他项之外按此权重加上所选回答的似然：即 loss_type sigmoid sft",
+    ),
+    "reference_free": Same(
+        "the reference's log-probabilities are taken for 0, and no reference is loaded",
+        "参考的对数概率取 0，不加载参考模型",
+    ),
+}
+"""Settings that TRL's DPO has dropped, and that have a meaning."""
 
 FORMER_PACKING: dict[str, Answer] = {
     "packing": Refused("packing belongs to supervised tuning; here " + PADDING, "打包用于监督微调；此处" + PADDING_ZH),
