@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-TURN, COMPLETION = 140, 280
+TURN, COMPLETION = 140, 170
 """Most characters of a prompt's turn and of a completion."""
-RATIO = 1.5
+RATIO = 2
 ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
 SENTENCE_END = re.compile(r"[.!?:\n](?=\s|$)")
 

@@ -17,7 +17,7 @@ from burnish.errors import ConfigError
 from burnish.methods.dpo import DPOConfig
 from jobs import job, movement_ratio, write_pairs
 from launching import run_ranks
-from ranks.test_data_parallel import SAME_LOSS, SAME_UPDATE, TIMES, write_one_long_row
+from ranks.test_data_parallel import SAME_LOSS, SAME_UPDATE, assert_same_records, write_one_long_row
 from runs import read_metrics, run_burnish
 
 COUNTS = (2, 4)
@@ -59,14 +59,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("ranks", COUNTS)
 @pytest.mark.parametrize("name", JOBS)
 def test_slices_change_no_record(name: str, ranks: int, runs: Path) -> None:
-    one, several = read_metrics(runs / f"{name}-1"), read_metrics(runs / f"{name}-{ranks}")
-    assert [(record["step"], record["kind"]) for record in one] == [(r["step"], r["kind"]) for r in several]
-    for expected, record in zip(one, several, strict=True):
-        assert list(record) == list(expected)
-        for key in record:
-            if isinstance(record[key], float) and not key.endswith(TIMES):
-                tolerance = SAME_LOSS if "loss" in key else 1e-4
-                assert record[key] == pytest.approx(expected[key], abs=tolerance, rel=1e-5), key
+    assert_same_records(runs / f"{name}-1", runs / f"{name}-{ranks}")
 
 
 @pytest.mark.slow
