@@ -12,9 +12,13 @@ from typing import Any
 
 TOLERANCES: dict[str, dict[str, float]] = {
     "fp32": {"loss": 1e-4, "grad_norm": 2e-4, "logps": 2e-5},
-    "bf16": {"loss": 2e-2, "grad_norm": 2e-2, "logps": 1e-3},
+    "bf16": {"loss": 2e-2, "grad_norm": 2e-2, "logps": 4e-3},
 }
-"""Greatest relative difference by precision; of a loss, absolute (it is about log 2)."""
+"""Greatest relative difference by precision; of a loss, absolute (it is about log 2).
+
+In bf16 a completion's log-probability is off from float32's by half a nat, whoever computes it (docs/performance.md
+has the figures), so that two means over 16 pairs of 170 nats a completion differ by 1.7e-3 (one standard deviation).
+"""
 STEP_COLUMNS = ("loss", "grad_norm", "logps/chosen", "logps/rejected")
 EVAL_COLUMNS = ("eval_loss", "eval_logps/chosen", "eval_logps/rejected")
 
