@@ -6,6 +6,7 @@ import ctypes
 import os
 import resource
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,6 +47,31 @@ def total_memory_bytes(device: Device) -> int:
         module: Any = getattr(torch, device.kind)
         return int(module.mem_get_info(device.torch_device)[1])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def available_memory_bytes(device: Device) -> int:
+    """Memory that could be taken now: free on an accelerator; on the CPU, of the machine and of the control group."""
+    if device.is_accelerator:
+        module: Any = getattr(torch, device.kind)
+        return int(module.mem_get_info(device.torch_device)[0])
+    return min(_host_available_bytes(), _control_group_available_bytes())
+
+
+def _host_available_bytes() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:  # no Linux: what no one uses at all, which is less
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+
+
+def _control_group_available_bytes(folder: Path = Path("/sys/fs/cgroup")) -> int:
+    """What a container may still take; more than any machine has where nothing limits it."""
+    try:
+        most, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return sys.maxsize if most == "max" else max(0, int(most) - int(used))
+    except (OSError, ValueError):
+        return sys.maxsize
 
 
 def keep_freed_memory() -> bool:

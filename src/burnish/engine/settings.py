@@ -47,7 +47,7 @@ class TrainingSettings:
     per_device_eval_batch_size: int = 8
     """Accepted for TRL's sake; evaluation is cut by tokens like training. Only eval_steps_per_second uses it; ≥ 1."""
     max_tokens_per_micro_batch: int | None = None
-    """Tokens, padding included, computed at once; ≥ 1. None chooses for the device. Never changes the update."""
+    """Tokens, padding included, computed at once; ≥ 1. None times a few, or has a formula. Never changes the update."""
     num_train_epochs: float = 1.0
     """Passes over the training rows; > 0."""
     max_steps: int = -1

@@ -25,6 +25,7 @@ from burnish.engine.run_dir import RunDir
 from burnish.engine.shards import put_weights, save_shards
 from burnish.engine.snapshot import capture, copied, find_nonfinite, restore, trainable_tensors
 from burnish.engine.tensor_files import tensors_bytes
+from burnish.methods.budget import find_budget
 from burnish.methods.fingerprints import update_settings
 from burnish.methods.session import Session
 from burnish.secrets import redact_values
@@ -165,6 +166,8 @@ class RunCheckpoints:
         reference = self.loop.passes.reference
         if reference is not None and reference.starts_as_policy and not has_active_dropout(self.session.model):
             self.loop.passes.at_start = StartInvariants(self.method)
+        if self.loop.counters.step == 0:
+            find_budget(self.args, self.session, self.loop)
 
     def _restore_cut(self, state: CheckpointState) -> None:
         """Cut steps as the checkpoint's run did: sums in another order would not be bit-equal.

@@ -13,6 +13,7 @@ import torch
 from burnish.engine.loop import total_steps
 from burnish.engine.method import Method
 from burnish.engine.plan import RunPlan
+from burnish.methods.budget import choose_budget
 from burnish.methods.session import Session
 from burnish.models.estimate import count_parameters, estimate_memory
 from burnish.models.given_reference import GivenReference
@@ -50,8 +51,8 @@ def describe_run(session: Session, method: Method, config: Any) -> RunPlan:
             f"{config.lr_scheduler_type} from {config.learning_rate:g}"
         ),
         cut=(
-            f"{len(first_plan.micro_batches)} in the first step, at most {session.cut.max_tokens:,} tokens each; "
-            f"{share} ({session.scoring.reason})"
+            f"{len(first_plan.micro_batches)} in the first step, at most {session.cut.max_tokens:,} tokens each "
+            f"({choose_budget(config, session).reason}); {share} ({session.scoring.reason})"
         ),
         parameters=f"{counts.trainable:,} trained of {counts.total:,}",
         memory=estimate_memory(

@@ -21,7 +21,7 @@ from burnish.data.sources import eval_sets_of, find_eval_sets, load_rows, rows_o
 from burnish.data.store import GroupStore
 from burnish.device.fused.fuse import fuse_operators
 from burnish.device.launch import build_accelerator
-from burnish.device.memory import keep_freed_memory, total_memory_bytes
+from burnish.device.memory import keep_freed_memory
 from burnish.device.pick import Device, pick_device
 from burnish.device.precision import Precision, choose_precision
 from burnish.device.ranks import Ranks, join_ranks
@@ -31,6 +31,7 @@ from burnish.engine.cut import Cut
 from burnish.engine.method import Method
 from burnish.engine.trackers import check_trackers, tracker_options
 from burnish.errors import ConfigError, DataError
+from burnish.methods.budget import build_cut, default_max_tokens
 from burnish.methods.learnable import check_learnable
 from burnish.methods.reference import build_reference
 from burnish.models.adapters import add_adapter, has_adapter, keep_start
@@ -45,11 +46,6 @@ from burnish.scoring.architecture import layers_of
 from burnish.scoring.routing import own_router_coefficient
 from burnish.scoring.scorer import Scorer, unwrap_adapter
 from burnish.scoring.self_check import ScoringChoice, choose_scoring
-
-CPU_TOKENS = 1024
-"""Tokens of a micro-batch on the CPU: its matrix products gain nothing from more, and its memory would."""
-ACCELERATOR_TOKENS_A_GIB = 512
-"""Tokens of a micro-batch for each GiB of an accelerator's memory."""
 
 
 @dataclass(slots=True)
@@ -223,6 +219,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         _spread(scorer, reference, device, ranks)
     if ranks.rank:
         seed_everything(config.seed + ranks.rank)  # weights are made; from here on, each rank draws its own dropout
+    max_tokens = config.max_tokens_per_micro_batch or default_max_tokens(device)
     return Session(
         device=device,
         precision=precision,
@@ -235,7 +232,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         accelerator=accelerator,
         sampler=sampler,
         scoring=scoring,
-        cut=_choose_cut(config, scoring, tokenizer.pad_token_id, device),
+        cut=build_cut(config, scoring, tokenizer.pad_token_id, max_tokens),
         ranks=ranks,
         fingerprints=fingerprints,
         asked_tokens=config.max_tokens_per_micro_batch,
@@ -303,14 +300,6 @@ def _kernels(is_packed: bool, fused: Sequence[str], has_fast_layers: bool, preci
     return {name: value for name, value in told.items() if value}
 
 
-def _choose_cut(config: Any, scoring: ScoringChoice, pad_id: int, device: Device) -> Cut:
-    """How steps are cut; rows that are packed on request have the longest example's length, within the budget."""
-    max_tokens = config.max_tokens_per_micro_batch or default_max_tokens(device)
-    fills = getattr(config, "packing", False) and scoring.shared and not scoring.packed
-    row_tokens = min(config.max_length, max_tokens) if fills else None
-    return Cut(scoring.shared, pad_id, max_tokens, scoring.packed, row_tokens)
-
-
 def has_given_reference(config: Any, stores: Sequence[GroupStore]) -> bool:
     """Whether the rows bring the reference's log-probabilities, so that none is loaded.
 
@@ -363,13 +352,6 @@ def _speed_up(*models: nn.Module | None) -> bool:
     """Speed up the layers of models on the CPU, and keep freed memory for the next micro-batch."""
     keep_freed_memory()
     return sum(speed_up_layers(model) for model in models if model is not None) > 0
-
-
-def default_max_tokens(device: Device) -> int:
-    """Token budget of a micro-batch, by formula: a constant on the CPU, in proportion to an accelerator's memory."""
-    if not device.is_accelerator:
-        return CPU_TOKENS
-    return max(1024, int(total_memory_bytes(device) / 2**30 * ACCELERATOR_TOKENS_A_GIB))
 
 
 def _choose_scoring(
