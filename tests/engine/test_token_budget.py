@@ -109,8 +109,11 @@ def test_ranks_take_the_budget_that_suits_the_slowest(monkeypatch: pytest.Monkey
 
 
 def test_no_candidate_begins_that_would_take_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert list(_timed(monkeypatch, {512: 2.0, 1024: 3.9}).rates) == [512, 1024]
-    assert list(_timed(monkeypatch, {512: 9.0}).rates) == [512]
+    assert list(_timed(monkeypatch, {512: 2.0, 1024: 3.7}).rates) == [512, 1024]
+    alone = _timed(monkeypatch, {512: 9.0})
+    assert list(alone.rates) == [512]
+    assert alone.best is None
+    assert "by formula, for want of two to compare" in alone.one_line()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,13 +55,18 @@ class MetricSums:
         names = list(dict.fromkeys(name for held in ranks.gather(list(self._sums)) for name in held))
         if not names:
             return {}
-        device = next((pair.device for pair in self._sums.values()), None)
-        nothing = torch.zeros(2, device=device)
-        packed = ranks.sum(torch.stack([self._sums.get(name, nothing) for name in names])).tolist()
-        means = {name: total / count if count else 0.0 for name, (total, count) in zip(names, packed, strict=True)}
-        extremes = ranks.gather({name: float(value) for name, value in self._extremes.items()})
+        nothing = torch.zeros(2, device=next((pair.device for pair in self._sums.values()), None))
+        summed = ranks.sum(torch.stack([self._sums.get(name, nothing) for name in names]))
+        packed = torch.cat([summed.flatten(), *(value.reshape(1) for value in self._extremes.values())]).tolist()
+        pairs, own = packed[: 2 * len(names)], packed[2 * len(names) :]
+        means = {
+            name: total / count if count else 0.0
+            for name, total, count in zip(names, pairs[::2], pairs[1::2], strict=True)
+        }
+        extremes = ranks.gather(dict(zip(self._extremes, own, strict=True)))
         for name in dict.fromkeys(name for held in extremes for name in held):
-            means[name] = float(_extreme(name, torch.tensor([held[name] for held in extremes if name in held])))
+            values = [held[name] for held in extremes if name in held]
+            means[name] = float(np.min(values) if name.startswith("min_") else np.max(values))
         self._sums, self._extremes = {}, {}
         return means
 

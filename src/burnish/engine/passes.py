@@ -339,12 +339,18 @@ class Passes:
         return self.ranks.sum(packed).tolist()
 
     def loss_and_norm(self, loss: Tensor, grad_norm: Any) -> tuple[float, float]:
-        """A step's loss over all ranks and its gradient norm, alike on every rank, in one copy to the host."""
-        if type(grad_norm) is not Tensor:  # wrappers give numbers, or tensors that lie on several ranks
-            return self.sum_over_ranks([loss])[0], float(grad_norm)
+        """A step's loss over all ranks and its gradient norm, alike on every rank, in one copy to the host.
+
+        The copy takes along what the reference has said.
+        """
         total = self.ranks.sum(loss.to(torch.float32).reshape(1))
-        first, second = torch.cat([total, grad_norm.to(total).reshape(1)]).tolist()
-        return first, second
+        is_given = type(grad_norm) is not Tensor  # wrappers give numbers, or tensors that lie on several ranks
+        pending = None if self.reference is None else self.reference.pending()
+        parts = [total, total if is_given else grad_norm.to(total).reshape(1)]
+        values = torch.cat(parts if pending is None else [*parts, pending.to(total)]).cpu().numpy()
+        if self.reference is not None and pending is not None:
+            self.reference.settle(values[2:])
+        return float(values[0]), float(grad_norm if is_given else values[1])
 
     def _add(self, sums: MetricSums, outcome: MicroBatchLoss, micro: MicroBatchPlan) -> None:
         if not micro.is_filler:

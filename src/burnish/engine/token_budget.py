@@ -35,7 +35,7 @@ WORTH = 0.03
 CALLS = 2
 """How often each candidate is computed; the faster call counts, for the first one meets cold caches."""
 MOST_SECONDS = 20.0
-"""No candidate begins that would end later."""
+"""No candidate begins that would end later, and no second call after one of a quarter of this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +63,14 @@ class BudgetTiming:
     rates: dict[int, float]
     """Budget → tokens a second of forward and backward passes; 0 where memory ran out."""
     best: int | None
-    """The budget to take; None where memory ran out with each."""
+    """The budget to take; None where memory ran out with each, or there was no time for a second one."""
     seconds: float
 
     def one_line(self) -> str:
         """Say what was found."""
         told = [f"{budget:,}: {f'{rate:,.0f}/s' if rate else 'out of memory'}" for budget, rate in self.rates.items()]
-        chosen = "no budget fits" if self.best is None else f"micro-batches of at most {self.best:,} tokens"
+        chosen = "by formula, for want of two to compare"
+        chosen = chosen if self.best is None else f"micro-batches of at most {self.best:,} tokens"
         return f"token budget: {chosen}, timed in {self.seconds:.1f} s ({', '.join(told)})"
 
 
@@ -112,9 +113,10 @@ def time_budgets(passes: Passes, candidates: Sequence[Candidate]) -> BudgetTimin
     A rank counts as the slowest does, and where memory runs out on one, the candidate is out.
     """
     rates: dict[int, float] = {}
-    spent, best, best_rate = 0.0, None, 0.0
+    spent, best, best_rate, is_late = 0.0, None, 0.0, False
     for candidate in candidates:
         if best_rate and spent + CALLS * candidate.num_tokens / best_rate > MOST_SECONDS:
+            is_late = True
             break
         passes.beat("timing micro-batches")
         fastest, total = passes.ranks.agree(_time(passes, candidate))
@@ -125,19 +127,22 @@ def time_budgets(passes: Passes, candidates: Sequence[Candidate]) -> BudgetTimin
             break
         best, best_rate = candidate.budget, rate
     forget_compute_copies(trainable_only=True)
-    return BudgetTiming(rates, best, spent)
+    return BudgetTiming(rates, None if is_late and len(rates) == 1 else best, spent)
 
 
 def _time(passes: Passes, candidate: Candidate) -> list[float]:
     """Seconds of the fastest call, and of all; infinite where memory runs out."""
-    scorer, seconds = passes.accelerator.unwrap_model(passes.scorer), [math.inf]
+    scorer = passes.accelerator.unwrap_model(passes.scorer)
+    seconds: list[float] = []
     scorer.train()
     with passes.forked_rng():
         try:
-            seconds = [seconds_of(lambda: _compute(passes, scorer, candidate), passes.device) for _ in range(CALLS)]
+            while len(seconds) < CALLS and sum(seconds) < MOST_SECONDS / 4:
+                seconds.append(seconds_of(lambda: _compute(passes, scorer, candidate), passes.device))
         except Exception as error:
             if isinstance(error, BurnishError) or not is_out_of_memory(error):
                 raise
+            seconds = [math.inf]
     # Outside the except block: the traceback held the activations.
     scorer.zero_grad(set_to_none=True)
     if math.inf in seconds:

@@ -20,7 +20,8 @@ from burnish.scoring.scores import CompletionScores, join_scores
 class CachedReference:
     """Answers from the store where it can, and asks the live reference for the rest of a micro-batch.
 
-    What the live reference says stays on the device until `flush`, so that no micro-batch waits for a copy.
+    What the live reference says stays on the device until a step's own copy to the host takes it along (`pending` and
+    `settle`), or until `flush`: no micro-batch waits for a copy.
     """
 
     def __init__(self, live: ReferenceProvider | None, store: LogpStore, *, starts_as_policy: bool) -> None:
@@ -35,8 +36,7 @@ class CachedReference:
         self.live = live
         self.store = store
         self.starts_as_policy = starts_as_policy
-        self._pending: list[tuple[list[bytes], list[int], Tensor]] = []
-        self._pending_keys: set[bytes] = set()
+        self._pending: dict[bytes, Tensor] = {}
         self._unshared: list[tuple[bytes, Logps]] = []
         self.scores_together: Ranks | None = None
         """Ranks that a live reference is spread over, which all must compute wherever one of them has to."""
@@ -59,14 +59,16 @@ class CachedReference:
             keep: False leaves the store to the rank whose groups these are.
         """
         keys = [group_keys(group) for group in groups]
-        if any(key in self._pending_keys for group in keys for key in group):
-            self.flush()
-        missing = [i for i, group in enumerate(keys) if any(key not in self.store for key in group)]
+        missing = [
+            i
+            for i, group in enumerate(keys)
+            if any(key not in self.store and key not in self._pending for key in group)
+        ]
         if self.scores_together is not None and any(self.scores_together.agree([bool(missing)])) and not missing:
             assert self.live is not None
             self.live.score(batch)  # another rank has to, and its slices are not the whole model
         if not missing:
-            return _scores_of(self._known(keys), batch)
+            return _scores_of(self._known(keys, batch.num_counted.device), batch)
         if self.live is None:
             raise KeyError("a completion is not in the cache, and the reference has been unloaded")
         if len(missing) == len(groups):
@@ -80,13 +82,23 @@ class CachedReference:
             self._remember([keys[i] for i in missing], rest, fresh)
         return _scores_of(self._merge(keys, groups, set(missing), fresh), batch)
 
+    def pending(self) -> Tensor | None:
+        """(values,) what was scored and is not on the host yet, in one piece on the device; None where all is."""
+        return torch.cat(list(self._pending.values())) if self._pending else None
+
+    def settle(self, values: np.ndarray) -> None:
+        """Take into the store what `pending` gave, copied to the host."""
+        pending, self._pending = self._pending, {}
+        ends = np.cumsum([len(value) for value in pending.values()])
+        records = list(zip(pending, np.split(values, ends[:-1]), strict=True))
+        self._unshared.extend(records)
+        self.store.add(records)
+
     def flush(self) -> None:
         """Copy what was scored to the host and into the store."""
-        pending, self._pending, self._pending_keys = self._pending, [], set()
-        for keys, sizes, values in pending:
-            records = list(zip(keys, np.split(values.cpu().numpy(), np.cumsum(sizes)[:-1]), strict=True))
-            self._unshared.extend(records)
-            self.store.add(records)
+        pending = self.pending()
+        if pending is not None:
+            self.settle(pending.cpu().numpy())
 
     def exchange(self, ranks: Ranks) -> None:
         """Flush, and give all ranks what each has scored since the last time, so that nothing is scored twice.
@@ -122,14 +134,22 @@ class CachedReference:
         gc.collect()  # layers with forwards of their own hold themselves
 
     def _remember(self, keys: list[list[bytes]], groups: Sequence[PromptGroup], token_logps: Tensor) -> None:
-        flat = [key for group in keys for key in group]
         sizes = [size for group in groups for size in counted_sizes(group)]
-        self._pending.append((flat, sizes, token_logps))
-        self._pending_keys.update(flat)
+        for key, values in zip((key for group in keys for key in group), token_logps.split(sizes), strict=True):
+            self._pending.setdefault(key, values)
 
-    def _known(self, keys: list[list[bytes]]) -> Tensor:
-        values = [self.store.get(key) for group in keys for key in group]
-        return torch.from_numpy(np.concatenate([value for value in values if value is not None]))
+    def _known(self, keys: list[list[bytes]], device: torch.device) -> Tensor:
+        """Token log-probabilities of groups of which all is known, from the store or still on the device."""
+        flat = [key for group in keys for key in group]
+        stored = [self.store.get(key) for key in flat]
+        if all(value is not None for value in stored):
+            return torch.from_numpy(np.concatenate(stored)).to(device)
+        return torch.cat(
+            [
+                self._pending[key] if value is None else torch.tensor(value, device=device)
+                for key, value in zip(flat, stored, strict=True)
+            ]
+        )
 
     def _merge(
         self, keys: list[list[bytes]], groups: Sequence[PromptGroup], missing: set[int], fresh: Tensor
@@ -143,7 +163,7 @@ class CachedReference:
                 parts.append(fresh[position : position + size])
                 position += size
             else:
-                parts.append(self._known([keys[i]]).to(fresh.device))
+                parts.append(self._known([keys[i]], fresh.device))
         return torch.cat(parts)
 
 
