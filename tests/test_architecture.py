@@ -27,6 +27,8 @@ ORDER = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 FILES = sorted(SOURCE.rglob("*.py"))
+COPIED_LINES = 6
+"""A run of so many lines may stand in one file of methods/ only."""
 
 
 def _room(path: Path) -> str:
@@ -69,6 +71,21 @@ def test_the_library_imports_nothing_of_the_demo() -> None:
     for path in FILES:
         if _room(path) not in ("demo", "cli"):
             assert "demo" not in _imported_rooms(path), path
+
+
+def _code_lines(path: Path) -> list[str]:
+    """Lines that are not blank, without indentation; imports and docstrings are copied as easily as code."""
+    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+
+
+def test_methods_copy_nothing_from_each_other() -> None:
+    first_of: dict[tuple[str, ...], Path] = {}
+    for path in sorted((SOURCE / "methods").glob("*.py")):
+        lines = _code_lines(path)
+        for start in range(len(lines) - COPIED_LINES + 1):
+            run = tuple(lines[start : start + COPIED_LINES])
+            other = first_of.setdefault(run, path)
+            assert other == path, f"{path.name} and {other.name} both have:\n" + "\n".join(run)
 
 
 def test_importing_burnish_imports_no_torch() -> None:

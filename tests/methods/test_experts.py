@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from transformers import (
 )
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
+from burnish.models.cached_reference import CachedReference
+from burnish.scoring.scorer import Scorer
 from jobs import POLICY, job, stage_job, write_completions, write_pairs
 from runs import read_metrics, run_burnish
 
@@ -120,6 +123,43 @@ def test_the_models_own_weight_is_the_default_and_its_gradient_reaches_the_route
     run_burnish(*_experts_job(model, data, tmp_path / "strong", *words))
     losses = [record["aux_loss"] for record in read_metrics(tmp_path / "strong") if "aux_loss" in record]
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("adapter", [False, True], ids=["frozen copy", "adapter switched off"])
+def test_the_reference_reads_no_router(
+    model: Path, adapter: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the model's configuration asks for: only the policy's forward in training has experts to balance."""
+    asking = tmp_path / "model"
+    shutil.copytree(model, asking)
+    config = json.loads((asking / "config.json").read_text())
+    (asking / "config.json").write_text(json.dumps({**config, "output_router_logits": True}))
+    asked: dict[str, list[bool]] = {"policy": [], "reference": []}
+    of_scorer, of_reference = Scorer._decoder_inputs, CachedReference.score
+
+    def noted(scorer: Scorer, batch: Any) -> dict[str, Any]:
+        inputs = of_scorer(scorer, batch)
+        asked[who[-1]].append(inputs["output_router_logits"])
+        return inputs
+
+    def scored(reference: CachedReference, *words: Any, **named: Any) -> Any:
+        who.append("reference")
+        try:
+            return of_reference(reference, *words, **named)
+        finally:
+            who.pop()
+
+    who = ["policy"]
+    monkeypatch.setattr(Scorer, "_decoder_inputs", noted)
+    monkeypatch.setattr(CachedReference, "score", scored)
+    data = write_pairs(tmp_path / "pairs.jsonl", count=8)
+    words = ["--max_steps", 2, "--router_aux_loss_coef", 0.5, "--self_check", False]
+    words += ["--use_peft", "--lora_r", 2, "--lora_target_modules", "q_proj"] if adapter else []
+    run_burnish(*_experts_job(asking, data, tmp_path / "run", *words))
+    assert asked["policy"]
+    assert all(asked["policy"])
+    assert asked["reference"]
+    assert not any(asked["reference"])
 
 
 def test_a_weight_for_a_model_without_experts_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -148,7 +148,6 @@ def test_rewards_become_margins_of_dpo(trained: Path, tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"center_rewards_coefficient": -0.1}, "must be ≥ 0"),
-        ({"use_peft": True}, "--use_peft is not supported for reward models"),
         ({"token_metrics": True}, "is not for reward models"),
         ({"num_samples": 1}, "answers nothing"),
     ],

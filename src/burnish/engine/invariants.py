@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from burnish.batching.layout import MicroBatch
-from burnish.engine.method import Method, MicroBatchLoss
+from burnish.engine.method import Method, MicroBatchLoss, Scored
 from burnish.errors import NumericsError
-from burnish.scoring.scores import CompletionScores
 
 LOGP_TOLERANCE_NATS = 1e-3
 """Most that a completion's log-probability may differ; the same kernels on the same rows give exactly 0."""
@@ -26,22 +24,15 @@ class StartInvariants:
     method: Method
 
     @torch.no_grad()
-    def __call__(
-        self,
-        scores: CompletionScores,
-        reference: CompletionScores | None,
-        batch: MicroBatch,
-        outcome: MicroBatchLoss,
-        denominators: Mapping[str, float],
-    ) -> None:
+    def __call__(self, scored: Scored, outcome: MicroBatchLoss, denominators: Mapping[str, float]) -> None:
         """Compare rewards with 0 and the loss with its closed form.
 
         Raises:
             NumericsError: exit code 4, with what differs and why that may be.
         """
-        if reference is None:
+        if scored.reference is None:
             return
-        apart = (scores.logps - reference.logps).abs().max().item()
+        apart = (scored.scores.logps - scored.reference.logps).abs().max().item()
         if not apart <= LOGP_TOLERANCE_NATS:
             raise NumericsError(
                 f"before the first step, policy and reference differ by {apart:.3g} nats, and should not at all.\n"
@@ -49,7 +40,7 @@ class StartInvariants:
                 "--attn_implementation eager."
             )
         if self.method.has_closed_start:
-            expected = self._closed_form(scores, batch, denominators)
+            expected = self._closed_form(scored, denominators)
             loss = outcome.loss.item()
             if not abs(loss - expected) <= LOSS_TOLERANCE * max(1.0, abs(expected)):
                 raise NumericsError(
@@ -57,12 +48,13 @@ class StartInvariants:
                     "The objective does not compute what it says; please report the settings in run.yaml."
                 )
 
-    def _closed_form(self, scores: CompletionScores, batch: MicroBatch, denominators: Mapping[str, float]) -> float:
+    def _closed_form(self, scored: Scored, denominators: Mapping[str, float]) -> float:
         """The loss of a policy that has not moved: the same tokens, every log-ratio 0."""
+        scores = scored.scores
         unmoved = replace(
             scores, token_logps=torch.zeros_like(scores.token_logps), logps=torch.zeros_like(scores.logps)
         )
-        return self.method.loss(unmoved, unmoved, batch, denominators).loss.item()
+        return self.method.loss(Scored(scored.batch, unmoved, unmoved), denominators).loss.item()
 
 
 def has_active_dropout(model: nn.Module) -> bool:

@@ -19,6 +19,17 @@ from burnish.scoring.scorer import Scorer
 from burnish.scoring.scores import CompletionScores
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """A micro-batch, and what policy and reference say of it."""
+
+    batch: MicroBatch
+    scores: CompletionScores
+    """Of the policy."""
+    reference: CompletionScores | None
+    """None where the method needs none."""
+
+
 @dataclass(frozen=True, slots=True)
 class MicroBatchLoss:
     """One micro-batch's share of the step's loss, and its metrics."""
@@ -78,20 +89,11 @@ class Method(ABC):
         """Count what each term of the loss is divided by, over all groups of a step (or of an evaluation)."""
 
     @abstractmethod
-    def loss(
-        self,
-        scores: CompletionScores,
-        reference: CompletionScores | None,
-        batch: MicroBatch,
-        denominators: Mapping[str, float],
-        step: StepPart | None = None,
-    ) -> MicroBatchLoss:
+    def loss(self, scored: Scored, denominators: Mapping[str, float], step: StepPart | None = None) -> MicroBatchLoss:
         """Compute a micro-batch's share of the loss, divided by the step's counts.
 
         Args:
-            scores: of the policy.
-            reference: None where the method needs none.
-            batch: the micro-batch.
+            scored: the micro-batch, and what policy and reference say of it.
             denominators: counts of the whole step.
             step: what a CoupledMethod's `couple` gave; None where nothing couples the step.
         """
@@ -140,7 +142,7 @@ class CoupledMethod(Method):
         """
 
     @abstractmethod
-    def coupling_row(self, scores: CompletionScores, reference: CompletionScores | None, batch: MicroBatch) -> Tensor:
+    def coupling_row(self, scored: Scored) -> Tensor:
         """(groups, columns) what `couple` needs of each group; called without gradient."""
 
     @abstractmethod

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 
 from burnish.batching.layout import MicroBatch, lay_out
-from burnish.batching.planner import MicroBatchPlan, StepPlan
+from burnish.batching.planner import MicroBatchPlan
 from burnish.data.groups import PromptGroup
 from burnish.device.ranks import Ranks
 from burnish.engine.balancing import RoutingTotal, StepRouting
-from burnish.engine.coupling import Coupling, CouplingTable, find_coupling
+from burnish.engine.coupling import find_coupling
 from burnish.engine.cut import Cut
 from burnish.engine.memory_retry import Attempt, Overflow
-from burnish.engine.method import CoupledMethod, Method, MicroBatchLoss, StepPart
+from burnish.engine.method import Method, MicroBatchLoss, Scored, StepPart
 from burnish.engine.metrics import MetricSums, scalar
+from burnish.engine.whole_step import StepFacts, WholeStep
 from burnish.models.cached_reference import CachedReference
 from burnish.scoring.compute_copies import forget_compute_copies
 from burnish.scoring.scores import CompletionScores
@@ -31,35 +32,7 @@ GroupOf = Callable[[int], PromptGroup]
 class StartCheck(Protocol):
     """Looks at the first micro-batch, and raises where it is not what the mathematics says."""
 
-    def __call__(
-        self,
-        scores: CompletionScores,
-        reference: CompletionScores | None,
-        batch: MicroBatch,
-        outcome: MicroBatchLoss,
-        denominators: Mapping[str, float],
-    ) -> None: ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scored:
-    """A micro-batch, and what policy and reference say of it."""
-
-    batch: MicroBatch
-    scores: CompletionScores
-    reference: CompletionScores | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StepFacts:
-    """What the losses of a step's micro-batches must know first."""
-
-    value: Any = None
-    """What `couple` gave, or None."""
-    routing: StepRouting | None = None
-    """How a mixture-of-experts model routed the step's tokens, where its balancing loss is wanted."""
-    scored: Scored | None = None
-    """The scores of the step's only micro-batch, with gradient in training, where they had to be known first."""
+    def __call__(self, scored: Scored, outcome: MicroBatchLoss, denominators: Mapping[str, float]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,10 +49,8 @@ class TrainedStep:
 class _StepInWork:
     """What the micro-batches of one attempt at a step share."""
 
-    group_of: GroupOf
-    denominators: Mapping[str, float]
+    whole: WholeStep
     sums: MetricSums
-    coupling: Coupling | None
     facts: StepFacts
     statistics: Tensor | None = None
 
@@ -134,10 +105,10 @@ class Passes:
         """
         forget_compute_copies(trainable_only=True)
         plan, group_of = self.cut.plan(indices, groups, self.ranks), dict(zip(indices, groups, strict=True)).__getitem__
-        coupling = find_coupling(self.method, indices, groups)
-        attempt = self._attempt()
-        facts = self._learn_step(coupling, plan, group_of, denominators, attempt)
-        step = _StepInWork(group_of, denominators, sums, coupling, facts)
+        coupling, attempt = find_coupling(self.method, indices, groups), self._attempt()
+        whole = WholeStep(self, coupling, group_of, denominators, attempt)
+        facts = whole.before_training(plan, indices, groups)
+        step = _StepInWork(whole, sums, facts)
         *others, last = plan.micro_batches
         for micro in others:
             self._train_alone(step, micro, attempt)
@@ -157,16 +128,17 @@ class Passes:
         if attempt.has_failed:
             return
         quiet = nullcontext() if is_last else self.accelerator.no_sync(self.scorer)
-        with attempt.guard(micro, step.group_of), quiet:
+        with attempt.guard(micro, step.whole.group_of), quiet:
             self._train_micro_batch(step, micro)
 
     def _train_micro_batch(self, step: _StepInWork, micro: MicroBatchPlan) -> None:
         self._backward(step, micro, self._forward(step, micro))
 
     def _forward(self, step: _StepInWork, micro: MicroBatchPlan) -> MicroBatchLoss:
-        scored, step.facts = step.facts.scored or self._score(micro, step.group_of), replace(step.facts, scored=None)
-        part = None if step.coupling is None else step.coupling.part(step.facts.value, micro.groups, self.device)
-        return self._balanced(self._outcome(scored, step.denominators, part), scored, step.facts.routing)
+        scored, step.facts = step.facts.scored, replace(step.facts, scored=None)
+        scored = scored or self.score([step.whole.group_of(index) for index in micro.groups], micro)
+        part = step.whole.part(step.facts.value, micro.groups)
+        return self._balanced(self._outcome(scored, step.whole.denominators, part), scored, step.facts.routing)
 
     def _backward(self, step: _StepInWork, micro: MicroBatchPlan, outcome: MicroBatchLoss) -> None:
         # Wrappers average gradients over ranks; the loss is already divided by the count over all ranks.
@@ -179,7 +151,7 @@ class Passes:
     def advance(self, trained: TrainedStep) -> None:
         """Bring the method's running state up to date with a step that moves the weights; every rank calls it."""
         statistics = trained.statistics
-        self.method.advance(trained.value, None if statistics is None else self._sum_over_ranks(statistics))
+        self.method.advance(trained.value, None if statistics is None else self.sum_table(statistics))
 
     @torch.no_grad()
     def evaluate(
@@ -199,25 +171,28 @@ class Passes:
         """
         self.scorer.eval()
         forget_compute_copies(trainable_only=True)
-        plan, attempt = self.cut.plan(range(len(groups)), groups, self.ranks), self._attempt()
-        coupling, finished = find_coupling(self.method, range(len(groups)), groups), True
-        facts = self._learn_step(coupling, plan, groups.__getitem__, denominators, attempt, routes=False)
-        scored, routing = facts.scored, RoutingTotal()
-        for micro in plan.micro_batches:
+        attempt, indices = self._attempt(), range(len(groups))
+        whole = WholeStep(self, find_coupling(self.method, indices, groups), groups.__getitem__, denominators, attempt)
+        waits = whole.before_evaluating()
+        facts = StepFacts() if waits else whole.facts()
+        finished, waiting = True, list[tuple[MicroBatchPlan, Scored]]()
+        for micro in whole.plan(indices, groups).micro_batches:
             if gives_up():
                 finished = False
                 break
             if attempt.has_failed:
                 break
             with attempt.guard(micro, groups.__getitem__):
-                step = None if coupling is None else coupling.part(facts.value, micro.groups, self.device)
-                scored = scored or self._score(micro, groups.__getitem__)
-                self._add(sums, self._outcome(scored, denominators, step), micro)
-                routing.add(scored.scores.routing, is_filler=micro.is_filler)
-                scored = None
+                scored = whole.score(micro)
+                whole.routing.add(scored.scores.routing, is_filler=micro.is_filler)
+                waiting.append((micro, scored))
+                if not waits:
+                    self._add_evaluated(sums, whole, facts, waiting)
                 advance(len(micro.groups))
+        if waits and finished:
+            self._add_evaluated(sums, whole, whole.facts(), waiting)
         attempt.agree()
-        self._add_whole_routing(sums, routing)
+        self._add_whole_routing(sums, whole.routing)
         self._count_one_loss(sums)
         self.flush()
         self.scorer.train()
@@ -244,69 +219,6 @@ class Passes:
         if self.reference is not None:
             self.reference.exchange(self.ranks)
 
-    def _learn_step(
-        self,
-        coupling: Coupling | None,
-        plan: StepPlan,
-        group_of: GroupOf,
-        denominators: Mapping[str, float],
-        attempt: Attempt,
-        *,
-        routes: bool = True,
-    ) -> StepFacts:
-        """What the step's losses must know first, and the scores of its only micro-batch where that was enough."""
-        routes = routes and self.router_coefficient > 0
-        is_own = coupling is not None and coupling.is_own
-        if not (routes or coupling):
-            return StepFacts()
-        table = CouplingTable(0 if coupling is None else len(coupling.groups))
-        routing, scored = RoutingTotal(), None
-        with self.forked_rng():
-            if coupling is not None and not is_own:
-                self._score_others(coupling, table, attempt)
-        if routes or is_own:
-            scored = self._score_own(coupling if is_own else None, plan, group_of, table, routing, attempt)
-        attempt.agree()
-        value = None if coupling is None else coupling.method.couple(table.gather(self._sum_over_ranks), denominators)
-        return StepFacts(value, routing.gather(self._sum_over_ranks) if routes else None, scored)
-
-    def _score_own(
-        self,
-        coupling: Coupling | None,
-        plan: StepPlan,
-        group_of: GroupOf,
-        table: CouplingTable,
-        routing: RoutingTotal,
-        attempt: Attempt,
-    ) -> Scored | None:
-        """Score the step's own groups for what couples them; a single micro-batch's scores, with gradient, serve twice.
-
-        Several are scored without gradient, under the random numbers that the step's own passes will draw.
-        """
-        is_single = len(plan.micro_batches) == 1 and self.ranks.size == 1
-        with nullcontext() if is_single else self.forked_rng(), nullcontext() if is_single else torch.no_grad():
-            for micro in plan.micro_batches:
-                if attempt.has_failed:
-                    break
-                with attempt.guard(micro, group_of):
-                    scored = self._score(micro, group_of)
-                    routing.add(scored.scores.routing, is_filler=micro.is_filler)
-                    if coupling is not None:
-                        self._put(coupling.method, table, coupling.rows(micro.groups, self.device), scored, micro)
-                    if is_single:
-                        return scored
-        return None
-
-    @torch.no_grad()
-    def _score_others(self, coupling: Coupling, table: CouplingTable, attempt: Attempt) -> None:
-        """Score coupled groups that are not the step's own."""
-        for micro in self.cut.plan(range(len(coupling.groups)), coupling.groups, self.ranks).micro_batches:
-            if attempt.has_failed:
-                return
-            with attempt.guard(micro, coupling.groups.__getitem__):
-                rows = torch.tensor(micro.groups, dtype=torch.int64, device=self.device)
-                self._put(coupling.method, table, rows, self._score(micro, coupling.groups.__getitem__), micro)
-
     def _balanced(self, outcome: MicroBatchLoss, scored: Scored, routing: StepRouting | None) -> MicroBatchLoss:
         """A micro-batch's loss with its share of the balancing loss."""
         if routing is None or scored.scores.routing is None:
@@ -315,22 +227,24 @@ class Passes:
         metrics = {**outcome.metrics, "aux_loss": (share.detach(), scalar(0.0, self.device))}
         return replace(outcome, loss=outcome.loss + self.router_coefficient * share, metrics=metrics)
 
+    def _add_evaluated(
+        self, sums: MetricSums, whole: WholeStep, facts: StepFacts, waiting: list[tuple[MicroBatchPlan, Scored]]
+    ) -> None:
+        """Sum the losses and metrics of micro-batches, and let them go."""
+        for micro, scored in waiting:
+            step = whole.part(facts.value, micro.groups)
+            self._add(sums, self._outcome(scored, whole.denominators, step), micro)
+        waiting.clear()
+
     def _add_whole_routing(self, sums: MetricSums, routing: RoutingTotal) -> None:
         """The balancing loss of an evaluation, which counts as training's does."""
-        whole = routing.gather(self._sum_over_ranks)
+        whole = routing.gather(self.sum_table)
         if whole is not None:
             loss, nothing = whole.whole() / self.ranks.size, scalar(0.0, self.device)
             sums.add({"loss": (self.router_coefficient * loss, nothing), "aux_loss": (loss, nothing)})
 
-    @torch.no_grad()
-    def _put(
-        self, method: CoupledMethod, table: CouplingTable, rows: Tensor, scored: Scored, micro: MicroBatchPlan
-    ) -> None:
-        values = method.coupling_row(scored.scores, scored.reference, scored.batch)
-        # The rows of a filler are another rank's to write, or have been written.
-        table.put(rows[:0], values[:0]) if micro.is_filler else table.put(rows, values)
-
-    def _sum_over_ranks(self, values: Tensor) -> Tensor:
+    def sum_table(self, values: Tensor) -> Tensor:
+        """A tensor of each rank added up; every rank calls it with the same shape."""
         return self.ranks.sum(values)
 
     def sum_over_ranks(self, values: Sequence[Tensor | float]) -> list[float]:
@@ -362,30 +276,31 @@ class Passes:
         nothing, one = scalar(0.0, self.device), scalar(1.0 / self.ranks.size, self.device)
         sums.add({"loss": (nothing, one)} | ({"aux_loss": (nothing, one)} if self.router_coefficient else {}))
 
-    def _score(self, micro: MicroBatchPlan, group_of: GroupOf) -> Scored:
+    def score(self, groups: Sequence[PromptGroup], micro: MicroBatchPlan) -> Scored:
+        """Policy and reference on the groups of a micro-batch."""
         self.beat("a micro-batch")
         # Before the policy's forward, so that the reference's activations never meet the policy's graph.
-        groups = [group_of(index) for index in micro.groups]
         batch, reference = self._score_with_reference(groups, micro)
         return Scored(batch, self.scorer(batch), reference)
 
     def _score_with_reference(
         self, groups: Sequence[PromptGroup], micro: MicroBatchPlan
     ) -> tuple[MicroBatch, CompletionScores | None]:
-        batch = self._lay_out(groups, micro.row_sizes)
+        batch = self.lay_out(groups, micro.row_sizes)
         if self.reference is None:
             return batch, None
         with self.accelerator.autocast():
-            return batch, self.reference.score(batch, groups, self._lay_out, keep=not micro.is_filler)
+            return batch, self.reference.score(batch, groups, self.lay_out, keep=not micro.is_filler)
 
     def _outcome(self, scored: Scored, denominators: Mapping[str, float], step: StepPart | None) -> MicroBatchLoss:
-        outcome = self.method.loss(scored.scores, scored.reference, scored.batch, denominators, step)
+        outcome = self.method.loss(scored, denominators, step)
         if self.at_start is not None and self.scorer.training:
-            self.at_start(scored.scores, scored.reference, scored.batch, outcome, denominators)
+            self.at_start(scored, outcome, denominators)
             self.at_start = None
         return outcome
 
-    def _lay_out(self, groups: Sequence[PromptGroup], row_sizes: Sequence[int] | None = None) -> MicroBatch:
+    def lay_out(self, groups: Sequence[PromptGroup], row_sizes: Sequence[int] | None = None) -> MicroBatch:
+        """The tensors of a micro-batch, on the device."""
         cut = self.cut
         batch = lay_out(groups, shared=cut.shared, pad_id=cut.pad_id, packed=cut.packed, row_sizes=row_sizes)
         return batch.to(self.device)

@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from burnish.data.settings import DataSettings, check_data_settings
 from burnish.engine.settings import TrainingSettings, check_training_settings
 from burnish.methods.trl_names import HasTRLNames, TakesTRLNames
-from burnish.models.settings import AdapterSettings, ModelSettings, check_adapter_settings, check_model_settings
+from burnish.models.settings import (
+    AdapterSettings,
+    ModelSettings,
+    MovingReferenceSettings,
+    ReferenceSettings,
+    RouterSettings,
+    check_adapter_settings,
+    check_model_settings,
+    check_moving_reference_settings,
+    check_reference_settings,
+    check_router_settings,
+)
 
 
 @dataclass(kw_only=True)
@@ -23,6 +34,12 @@ class MethodConfig(
         check_data_settings(self)
         check_model_settings(self)
         check_adapter_settings(self)
+        if isinstance(self, ReferenceSettings):
+            check_reference_settings(self)
+        if isinstance(self, MovingReferenceSettings):
+            check_moving_reference_settings(self)
+        if isinstance(self, RouterSettings):
+            check_router_settings(self)
         check_training_settings(self)
 
 

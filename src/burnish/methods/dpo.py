@@ -12,14 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from burnish.errors import ConfigError
 from burnish.methods.config import MethodConfig
-from burnish.models.settings import (
-    MovingReferenceSettings,
-    ReferenceSettings,
-    RouterSettings,
-    check_moving_reference_settings,
-    check_reference_settings,
-    check_router_settings,
-)
+from burnish.models.settings import MovingReferenceSettings, ReferenceSettings, RouterSettings
 from burnish.objectives.checks import check_settings, check_weights, choose
 from burnish.ranges import NOT_NEGATIVE, POSITIVE, Range, check_choices, check_ranges
 
@@ -88,9 +81,6 @@ class DPOConfig(DPOSettings, MovingReferenceSettings, ReferenceSettings, RouterS
         self._add_likelihood()
         super().__post_init__()
         check_dpo_settings(self)
-        check_reference_settings(self)
-        check_router_settings(self)
-        check_moving_reference_settings(self)
         self.beta = DEFAULT_BETA if self.beta is None else self.beta
 
     def _add_likelihood(self) -> None:

@@ -10,14 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from burnish.methods.config import MethodConfig, StageDefaults
-from burnish.models.settings import (
-    MovingReferenceSettings,
-    ReferenceSettings,
-    RouterSettings,
-    check_moving_reference_settings,
-    check_reference_settings,
-    check_router_settings,
-)
+from burnish.models.settings import MovingReferenceSettings, ReferenceSettings, RouterSettings
 from burnish.ranges import NOT_NEGATIVE, POSITIVE, check_choices, check_ranges
 
 
@@ -51,6 +44,3 @@ class KTOConfig(KTOSettings, MovingReferenceSettings, ReferenceSettings, StageDe
         super().__post_init__()
         check_ranges(self, RANGES)
         check_choices(self, KTOSettings)
-        check_reference_settings(self)
-        check_moving_reference_settings(self)
-        check_router_settings(self)

@@ -9,11 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from burnish.batching.layout import MicroBatch
 from burnish.data.groups import PromptGroup
 from burnish.data.kinds import GroupKind
 from burnish.data.store import GroupStore
-from burnish.engine.method import CoupledMethod, Method, MicroBatchLoss, StepPart
+from burnish.engine.method import CoupledMethod, Method, MicroBatchLoss, Scored, StepPart
 from burnish.engine.metrics import SumAndCount, token_metrics
 from burnish.errors import DataError
 from burnish.methods.comparing import ComparingTrainer
@@ -26,7 +25,6 @@ from burnish.objectives.running import Beta, RewardBaseline
 from burnish.objectives.scores import PairScores
 from burnish.scoring.head import HeadExtras
 from burnish.scoring.scorer import Scorer
-from burnish.scoring.scores import CompletionScores
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,15 +89,9 @@ class PreferenceMethod(CoupledMethod):
         }
         refuse_lists(groups, [name for name, is_given in of_pairs.items() if is_given])
 
-    def loss(
-        self,
-        scores: CompletionScores,
-        reference: CompletionScores | None,
-        batch: MicroBatch,
-        denominators: Mapping[str, float],
-        step: StepPart | None = None,
-    ) -> MicroBatchLoss:
+    def loss(self, scored: Scored, denominators: Mapping[str, float], step: StepPart | None = None) -> MicroBatchLoss:
         """Objectives on the pairs of a micro-batch, divided by the step's counts."""
+        scores, reference, batch = scored.scores, scored.reference, scored.batch
         pairs = self.reader.pairs(scores, reference, batch)
         told: PreferenceStep | None = None if step is None else step.value
         values = self._step_values(pairs, told)
@@ -123,9 +115,9 @@ class PreferenceMethod(CoupledMethod):
         """The step's own pairs, where an objective or β's rule couples them."""
         return groups if self.couples else ()
 
-    def coupling_row(self, scores: CompletionScores, reference: CompletionScores | None, batch: MicroBatch) -> Tensor:
+    def coupling_row(self, scored: Scored) -> Tensor:
         """(pairs, columns) log-probabilities and token counts."""
-        return self.reader.pairs(scores, reference, batch).as_table()
+        return self.reader.pairs(scored.scores, scored.reference, scored.batch).as_table()
 
     def couple(self, table: Tensor, denominators: Mapping[str, float]) -> PreferenceStep:
         """β of the step, and the objectives that couple it, on all of its pairs."""

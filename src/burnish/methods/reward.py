@@ -38,8 +38,6 @@ class RewardConfig(RewardSettings, StageDefaults, MethodConfig):
         """Raise ConfigError for what is not allowed."""
         super().__post_init__()
         check_ranges(self, RANGES)
-        if self.use_peft:
-            raise ConfigError("--use_peft is not supported for reward models; leave it out: all weights are trained")
         if self.token_metrics:
             raise ConfigError("--token_metrics is not for reward models, which give one number a completion")
         if self.num_samples:

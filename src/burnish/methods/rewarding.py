@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from burnish.batching.layout import MicroBatch
 from burnish.data.groups import PromptGroup
 from burnish.data.kinds import GroupKind
-from burnish.engine.method import Method, MicroBatchLoss, StepPart
+from burnish.engine.method import Method, MicroBatchLoss, Scored, StepPart
 from burnish.engine.metrics import SumAndCount
 from burnish.methods.reward import RewardConfig, RewardSettings
 from burnish.methods.trainer import Trainer
@@ -19,7 +18,6 @@ from burnish.models.reward import RewardScorer, load_reward_model
 from burnish.objectives.lists import ranked_pairs
 from burnish.objectives.reward import bradley_terry_loss, reward_extremes, reward_metrics
 from burnish.scoring.scorer import Scorer
-from burnish.scoring.scores import CompletionScores
 
 
 class RewardMethod(Method):
@@ -44,18 +42,12 @@ class RewardMethod(Method):
         """Rows of a whole step in which one completion ranks above another."""
         return {"rows": float(max(1, sum(len(set(_ranks(group))) > 1 for group in groups)))}
 
-    def loss(
-        self,
-        scores: CompletionScores,
-        reference: CompletionScores | None,
-        batch: MicroBatch,
-        denominators: Mapping[str, float],
-        step: StepPart | None = None,
-    ) -> MicroBatchLoss:
+    def loss(self, scored: Scored, denominators: Mapping[str, float], step: StepPart | None = None) -> MicroBatchLoss:
         """Mean over each row's pairs, weighed by the row and divided by the step's rows."""
+        batch = scored.batch
         chosen, rejected, rows = ranked_pairs([_ranks(group) for group in batch.groups])
         chosen, rejected, rows = (places.to(batch.weight.device) for places in (chosen, rejected, rows))
-        rewards = scores.given_rewards
+        rewards = scored.scores.given_rewards
         pair = (rewards.index_select(0, chosen), rewards.index_select(0, rejected))
         losses = bradley_terry_loss(
             *pair,

@@ -34,7 +34,7 @@ from burnish.errors import ConfigError, DataError
 from burnish.methods.budget import build_cut, default_max_tokens
 from burnish.methods.learnable import check_learnable
 from burnish.methods.reference import build_reference
-from burnish.models.adapters import add_adapter, has_adapter, keep_start
+from burnish.models.adapters import add_adapter, gives_rewards, has_adapter, keep_start
 from burnish.models.cached_reference import CachedReference
 from burnish.models.cpu_layers import speed_up_layers
 from burnish.models.fingerprint import weights_fingerprint
@@ -135,7 +135,7 @@ def load_models(
     """
     seed_everything(config.seed)
     policy: Any = load() if inputs.model is None else inputs.model.float()
-    if inputs.model is not None and has_adapter(policy):
+    if inputs.model is not None and has_adapter(policy) and not gives_rewards(policy):
         keep_start(policy)
     fingerprints = {"base_model": weights_fingerprint(policy)}
     other = _load_other_reference(config, inputs) if needs_reference else None

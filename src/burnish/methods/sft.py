@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from burnish.data.settings import CountingSettings
 from burnish.errors import ConfigError
 from burnish.methods.config import MethodConfig, StageDefaults
-from burnish.models.settings import RouterSettings, check_router_settings
+from burnish.models.settings import RouterSettings
 from burnish.ranges import NOT_NEGATIVE, POSITIVE, PROBABILITY, check_choices, check_ranges
 
 
@@ -45,7 +45,6 @@ class SFTConfig(SFTSettings, CountingSettings, StageDefaults, RouterSettings, Me
         """Raise ConfigError for what is not allowed."""
         super().__post_init__()
         check_sft_settings(self)
-        check_router_settings(self)
 
 
 def check_sft_settings(settings: SFTConfig) -> None:

@@ -7,10 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from burnish.batching.layout import MicroBatch
 from burnish.data.groups import PromptGroup
 from burnish.data.kinds import GroupKind
-from burnish.engine.method import Method, MicroBatchLoss, StepPart
+from burnish.engine.method import Method, MicroBatchLoss, Scored, StepPart
 from burnish.engine.metrics import token_metrics
 from burnish.methods.sft import SFTConfig, SFTSettings
 from burnish.methods.trainer import Trainer
@@ -48,15 +47,9 @@ class SupervisedMethod(Method):
         """Counted tokens of a whole step."""
         return {"tokens": float(max(1, sum(group.num_counted_tokens for group in groups)))}
 
-    def loss(
-        self,
-        scores: CompletionScores,
-        reference: CompletionScores | None,
-        batch: MicroBatch,
-        denominators: Mapping[str, float],
-        step: StepPart | None = None,
-    ) -> MicroBatchLoss:
+    def loss(self, scored: Scored, denominators: Mapping[str, float], step: StepPart | None = None) -> MicroBatchLoss:
         """Losses of the counted tokens, weighed by their rows and divided by the step's count of tokens."""
+        scores, batch = scored.scores, scored.batch
         weights = batch.weight.index_select(0, batch.completion_of)
         total = (self._token_losses(scores) * weights).sum() / denominators["tokens"]
         return MicroBatchLoss(total, token_metrics(scores, batch))

@@ -14,7 +14,7 @@ from burnish.console import notice
 from burnish.data.groups import PromptGroup
 from burnish.data.kinds import GroupKind
 from burnish.data.store import GroupStore
-from burnish.engine.method import CoupledMethod, Method, MicroBatchLoss, StepPart
+from burnish.engine.method import CoupledMethod, Method, MicroBatchLoss, Scored, StepPart
 from burnish.engine.metrics import token_metrics
 from burnish.errors import DataError
 from burnish.methods.comparing import ComparingTrainer
@@ -50,7 +50,7 @@ class UnpairedMethod(CoupledMethod):
     def describe(self) -> str:
         settings = self.settings
         weights = f"weights {self.desirable_weight:g} desirable, {settings.undesirable_weight:g} undesirable"
-        cost = "; one mismatched completion a row is scored for the KL term" if self.scores_other_groups else ""
+        cost = "; one more completion a row is scored, for the KL term" if self.scores_other_groups else ""
         return f"{settings.loss_type}; beta {settings.beta:g}; {weights}{cost}"
 
     def see_data(self, groups: GroupStore) -> None:
@@ -94,24 +94,18 @@ class UnpairedMethod(CoupledMethod):
         assert found is not None
         return found
 
-    def coupling_row(self, scores: CompletionScores, reference: CompletionScores | None, batch: MicroBatch) -> Tensor:
+    def coupling_row(self, scored: Scored) -> Tensor:
         """(rows, 1) log π - log π_ref of the mismatched completions."""
-        return (scores.logps - _given(reference).logps)[:, None]
+        return (scored.scores.logps - _given(scored.reference).logps)[:, None]
 
     def couple(self, table: Tensor, denominators: Mapping[str, float]) -> Tensor:
         """KTO's z of the step."""
         return kl_reward(table[:, 0], beta=self.settings.beta)
 
-    def loss(
-        self,
-        scores: CompletionScores,
-        reference: CompletionScores | None,
-        batch: MicroBatch,
-        denominators: Mapping[str, float],
-        step: StepPart | None = None,
-    ) -> MicroBatchLoss:
+    def loss(self, scored: Scored, denominators: Mapping[str, float], step: StepPart | None = None) -> MicroBatchLoss:
         """Losses of the rows, weighed and divided by the step's rows; without a step, z is 0, as at the start."""
-        rows = _unpaired(scores, reference, batch)
+        scores, batch = scored.scores, scored.batch
+        rows = _unpaired(scores, scored.reference, batch)
         kl = torch.zeros_like(rows.logps[0]) if step is None else step.value
         losses = self.objective.function(rows, **self._values(kl))
         rewards = self.settings.beta * rows.logratio.detach()

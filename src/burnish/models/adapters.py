@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 POLICY = "default"
 REFERENCE = "reference"
 ALL_LINEAR = "all-linear"
+REWARD_HEAD = "score"
+"""What transformers calls the scalar head of its sequence classifiers."""
+
+Task = Literal["CAUSAL_LM", "SEQ_CLS"]
+"""peft's names of what the model under an adapter computes."""
+LANGUAGE: Task = "CAUSAL_LM"
+REWARDS: Task = "SEQ_CLS"
 
 _MOVES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _OPENS_MORE = ("XLORA", "BOFT", "SHADOW")
@@ -40,8 +47,17 @@ def has_adapter(model: nn.Module) -> bool:
     return hasattr(model, "peft_config") and hasattr(model, "base_model")
 
 
-def adapter_config(settings: AdapterSettings) -> LoraConfig:
+def gives_rewards(model: nn.Module) -> bool:
+    """Whether a model has a scalar head instead of a vocabulary's."""
+    return isinstance(getattr(model, REWARD_HEAD, None), nn.Module)
+
+
+def adapter_config(settings: AdapterSettings, *, task: Task = LANGUAGE) -> LoraConfig:
     """Turn the settings into peft's configuration of a LoRA adapter.
+
+    Args:
+        settings: of the adapter.
+        task: REWARDS has peft train the scalar head in full beside the adapter.
 
     Raises:
         ConfigError: a value out of range, or all-linear beside other names.
@@ -55,7 +71,7 @@ def adapter_config(settings: AdapterSettings) -> LoraConfig:
     if not 0 <= settings.lora_dropout < 1:
         raise ConfigError(f"--lora_dropout {settings.lora_dropout}: a probability in [0, 1) is needed")
     return LoraConfig(
-        task_type=TaskType.CAUSAL_LM,
+        task_type=TaskType(task),
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
@@ -95,8 +111,12 @@ def add_adapter(model: PreTrainedModel, settings: AdapterSettings | PeftConfig) 
             "the model already carries an adapter: leave out --use_peft to go on training it, "
             "or write it into its base first (burnish merge)"
         )
-    config: Any = adapter_config(settings) if isinstance(settings, AdapterSettings) else settings
-    _check_kind(config)
+    task = _task_of(model)
+    is_ours = isinstance(settings, AdapterSettings)
+    config: Any = (
+        adapter_config(settings, task=task) if is_ours else replace(settings, task_type=settings.task_type or task)
+    )
+    _check_kind(config, task)
     _check_names(model, config)
     try:
         with quiet_transformers():
@@ -115,26 +135,35 @@ def add_adapter(model: PreTrainedModel, settings: AdapterSettings | PeftConfig) 
     return adapted
 
 
+def _task_of(model: nn.Module) -> Task:
+    return REWARDS if gives_rewards(model) else LANGUAGE
+
+
 def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
     """Load an adapter twice onto its base: trainable, and frozen as the reference that training starts from.
+
+    A reward model has no reference: its adapter is loaded once, with its head.
 
     Raises:
         ModelError: the folder's adapter is incomplete, damaged, of an unusable kind, or made for another model.
     """
-    from peft import PeftConfig, PeftModelForCausalLM
+    from peft import PeftConfig, PeftModelForCausalLM, PeftModelForSequenceClassification
 
+    task = _task_of(base)
+    kind = PeftModelForSequenceClassification if task == REWARDS else PeftModelForCausalLM
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise ModelError(f"{folder} has an {ADAPTER_CONFIG} but no {ADAPTER_WEIGHTS} (pickles are not opened)")
     check_safetensors(folder / ADAPTER_WEIGHTS)
     try:
         with quiet_transformers():
             config: Any = PeftConfig.from_pretrained(str(folder))
-            _check_kind(config)
+            _check_kind(config, task)
             config.inference_mode = False
             config.base_model_name_or_path = base.name_or_path
-            model = PeftModelForCausalLM(base, config, adapter_name=POLICY)
+            model = kind(base, config, adapter_name=POLICY)
             _read_weights(model, folder)
-        keep_start(model)
+        if task == LANGUAGE:
+            keep_start(model)
     except ConfigError as error:
         raise ModelError(f"{folder}: {error}") from error
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
@@ -167,7 +196,7 @@ def keep_start(model: PeftModel) -> None:
         names = ", ".join(model.peft_config)
         raise ConfigError(f"the model carries the adapters {names}; one alone, named {POLICY}, can be trained")
     config: Any = model.peft_config[POLICY]
-    _check_kind(config)
+    _check_kind(config, LANGUAGE)
     _check_head(model)
     with quiet_transformers():
         start = {
@@ -179,11 +208,13 @@ def keep_start(model: PeftModel) -> None:
         model.set_adapter(POLICY)
 
 
-def _check_kind(config: Any) -> None:
+def _check_kind(config: Any, task: Task) -> None:
     """Refuse adapters whose switched-off state is not the base, or that scoring would pass by."""
     kind = getattr(config.peft_type, "value", config.peft_type)
-    if config.task_type not in (None, "CAUSAL_LM"):
-        raise ConfigError(f"an adapter for {config.task_type} can't train a language model; task_type is CAUSAL_LM")
+    if config.task_type not in (None, task):
+        trained = "reward model" if task == REWARDS else "language model"
+        cure = "; write it into its base first (burnish merge)" if task == REWARDS else ""
+        raise ConfigError(f"an adapter for {config.task_type} can't train a {trained}; task_type is {task}{cure}")
     if kind in _OPENS_MORE:
         raise ConfigError(f"{kind} opens other files than the adapter's own, which is not supported; use LoRA")
     if getattr(config, "megatron_config", None) is not None:

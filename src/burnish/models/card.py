@@ -11,6 +11,7 @@ from typing import Any
 from burnish.secrets import redact
 
 LIBRARIES = ("burnish", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
+_REWARD = "reward"
 
 
 def model_card(
@@ -29,7 +30,7 @@ def model_card(
 
     Args:
         base_model: hub id or folder of the model that training started from; None for a model made from nothing.
-        method: short name of what was done, e.g. dpo; becomes a tag.
+        method: short name of what was done, e.g. dpo; becomes a tag. With `reward` in it, it is a reward model's.
         settings: resolved settings that differ from their defaults, or all of them; None values are left out.
         data: facts on the data, by name: dataset (its name, also in the front matter), groups, tokens, what was cut.
         metrics: final values by their log keys.
@@ -42,7 +43,8 @@ def model_card(
     import yaml
 
     base = _public_name(base_model)
-    front: dict[str, Any] = {"library_name": "peft" if adapter else "transformers", "pipeline_tag": "text-generation"}
+    task = "text-classification" if _REWARD in method else "text-generation"
+    front: dict[str, Any] = {"library_name": "peft" if adapter else "transformers", "pipeline_tag": task}
     if base is not None:
         front["base_model"] = base
     dataset = (data or {}).get("dataset")
@@ -74,10 +76,17 @@ def versions() -> dict[str, str]:
 
 
 def _what(base: str | None, method: str, *, adapter: bool) -> str:
-    thing = "A LoRA adapter" if adapter else "A language model"
+    thing = "A LoRA adapter" if adapter else "A reward model" if _REWARD in method else "A language model"
     origin = f" from `{base}`" if base else ""
-    loader = "peft's `AutoPeftModelForCausalLM`" if adapter else "transformers' `AutoModelForCausalLM`"
-    return f"{thing} trained{origin} with burnish ({method}). Load it with {loader}."
+    return f"{thing} trained{origin} with burnish ({method}). Load it with {_loader(method, adapter=adapter)}."
+
+
+def _loader(method: str, *, adapter: bool) -> str:
+    if _REWARD not in method:
+        return "peft's `AutoPeftModelForCausalLM`" if adapter else "transformers' `AutoModelForCausalLM`"
+    if adapter:
+        return "peft's `AutoPeftModelForSequenceClassification` and `num_labels=1`, which holds the scalar head too"
+    return "transformers' `AutoModelForSequenceClassification`"
 
 
 def _table(heading: str, rows: Mapping[str, Any] | None, columns: tuple[str, str]) -> str:

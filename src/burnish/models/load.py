@@ -78,7 +78,7 @@ def load_causal_lm(
         name, hub, settings.model_revision, trust_remote_code=settings.trust_remote_code, flag=flag
     )
     if is_adapter_folder(folder):
-        name, revision = _base_of(folder)
+        name, revision = base_of_adapter(folder)
         settings = replace(settings, model_revision=revision)
         base = load_causal_lm(name, settings, hub=hub, storage_dtype=storage_dtype, flag=flag)
         model: Any = load_adapter(base, folder)
@@ -93,7 +93,7 @@ def load_causal_lm(
     return model
 
 
-def _base_of(folder: Path) -> tuple[str, str]:
+def base_of_adapter(folder: Path) -> tuple[str, str]:
     """Name and revision of the model that an adapter was made for."""
     config = read_json(folder / ADAPTER_CONFIG)
     base = config.get("base_model_name_or_path")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from burnish.errors import BurnishError, ConfigError, IntegrityError, ModelError
+from burnish.models.adapters import REWARDS
 from burnish.models.card import model_card
 from burnish.models.export import export_model
-from burnish.models.folder import ADAPTER_CONFIG, CONFIG, is_adapter_folder
+from burnish.models.folder import ADAPTER_CONFIG, CONFIG, is_adapter_folder, read_json
 from burnish.models.hub import Hub
 from burnish.models.load import load_causal_lm
 from burnish.models.quiet import quiet_transformers
+from burnish.models.reward import load_reward_model
 from burnish.models.settings import ModelSettings
-from burnish.models.tokenizer import has_tokenizer, read_tokenizer
+from burnish.models.tokenizer import has_tokenizer, read_tokenizer, set_pad_token
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -50,21 +54,36 @@ def merge_adapter(source: Path, out: Path, *, hub: Hub = "huggingface", trust_re
     folder = _adapter_folder(source)
     if out.exists():
         raise ConfigError(f"{out} exists already; name a new folder")
-    settings = ModelSettings(trust_remote_code=trust_remote_code)
-    model: Any = load_causal_lm(str(folder), settings, hub=hub)
+    settings, rewards = ModelSettings(trust_remote_code=trust_remote_code), _gives_rewards(folder)
+    load = partial(_load, settings=settings, hub=hub, gives_rewards=rewards)
+    model: Any = load(folder)
     probe = _probe(model)
     expected = _logits(model, probe)
     base = model.name_or_path or model.get_base_model().name_or_path
     merged = merge_weights(model)
     tokenizer = read_tokenizer(folder, trust_remote_code=trust_remote_code) if has_tokenizer(folder) else None
-    card = model_card(base_model=base, method="merged adapter", settings={"adapter": folder.parent.name})
+    method = "merged reward adapter" if rewards else "merged adapter"
+    card = model_card(base_model=base, method=method, settings={"adapter": folder.parent.name})
     export_model(merged, tokenizer, out, card=card)
     try:
-        _check_equal(load_causal_lm(str(out), settings), probe, expected, out)
+        _check_equal(load(out), probe, expected, out)
     except BurnishError:
         shutil.rmtree(out)
         raise
     return out
+
+
+def _gives_rewards(folder: Path) -> bool:
+    return read_json(folder / ADAPTER_CONFIG).get("task_type") == REWARDS
+
+
+def _load(folder: Path, *, settings: ModelSettings, hub: Hub, gives_rewards: bool) -> nn.Module:
+    if not gives_rewards:
+        return load_causal_lm(str(folder), settings, hub=hub)
+    tokenizer: Any = read_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
+    set_pad_token(tokenizer, None)
+    named = replace(settings, model_name_or_path=str(folder))
+    return load_reward_model(named, hub=hub, pad_id=tokenizer.pad_token_id, needs_head=True)
 
 
 def _adapter_folder(source: Path) -> Path:
@@ -100,6 +119,8 @@ def _weight_of(module: Any) -> Tensor:
 
 def _untie(model: Any) -> bool:
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None:
+        return False  # a reward model
     if _weight_of(embedding) is not _weight_of(head):
         return False
     owner = getattr(head, "base_layer", head)

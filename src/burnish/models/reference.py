@@ -43,12 +43,14 @@ class AdapterOffReference:
     @torch.no_grad()
     def score(self, batch: MicroBatch) -> CompletionScores:
         """Score without gradients and without dropout; the policy's modes are put back."""
-        was_training = self.scorer.training
+        was_training, sums_routing = self.scorer.training, self.scorer.sums_routing
         self.scorer.eval()
+        self.scorer.sums_routing = False  # experts are balanced on what the policy routes
         try:
             with _reference_weights(self.scorer.model):
                 return self.scorer(batch)
         finally:
+            self.scorer.sums_routing = sums_routing
             self.scorer.train(was_training)
 
 

@@ -7,18 +7,21 @@ the token before it.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from burnish.batching.layout import MicroBatch
 from burnish.errors import ModelError
-from burnish.models.folder import check_model_folder
+from burnish.models.adapters import load_adapter
+from burnish.models.folder import check_model_folder, is_adapter_folder
 from burnish.models.hub import Hub, resolve_model_path
-from burnish.models.load import check_finite, disable_dropout
+from burnish.models.load import base_of_adapter, check_finite, disable_dropout
 from burnish.models.quiet import quiet_transformers
 from burnish.models.settings import ModelSettings
-from burnish.scoring.scorer import HeadPath, Scorer
+from burnish.scoring.scorer import HeadPath, Scorer, unwrap_adapter
 from burnish.scoring.scores import CompletionScores
 
 HEAD = "score.weight"
@@ -30,7 +33,8 @@ def load_reward_model(
     """Load a causal model with a fresh scalar head, or a reward model with its own, on the CPU in float32.
 
     Args:
-        settings: model_name_or_path, revision, attention kernel, trust and dropout are used.
+        settings: model_name_or_path, revision, attention kernel, trust and dropout are used. A folder with an adapter
+            gives its base with the adapter and its head, trainable.
         hub: where ids are looked up.
         pad_id: token of padding, which pooling skips; written into the model's config.
         needs_head: refuse a model whose head would be fresh: its rewards mean nothing.
@@ -42,6 +46,14 @@ def load_reward_model(
     if name is None:
         raise ModelError("no model given: --model_name_or_path takes a local folder or a hub id")
     folder = resolve_model_path(name, hub, settings.model_revision, trust_remote_code=settings.trust_remote_code)
+    if is_adapter_folder(folder):
+        name, revision = base_of_adapter(folder)
+        base: Any = load_reward_model(
+            replace(settings, model_name_or_path=name, model_revision=revision), hub=hub, pad_id=pad_id
+        )
+        adapted = load_adapter(base, folder)
+        check_finite(adapted, str(folder))
+        return adapted.train()
     check_model_folder(folder, allows_reward_head=True)
     from transformers import AutoModelForSequenceClassification
 
@@ -67,6 +79,7 @@ def load_reward_model(
         raise ModelError(f"the weights in {folder} don't fit a reward model: {shown}")
     if needs_head and HEAD in info["missing_keys"]:
         raise ModelError(f"the model in {folder} has no reward head; train one with burnish reward")
+    model.config._name_or_path = model.name_or_path = str(folder) if Path(name).expanduser().is_dir() else name
     model.config.pad_token_id = model.config.get_text_config().pad_token_id = pad_id
     check_finite(model, str(folder))
     if settings.disable_dropout:
@@ -79,7 +92,7 @@ class RewardScorer(Scorer):
 
     def forward(self, batch: MicroBatch) -> CompletionScores:
         """Rewards of a micro-batch; with HeadPath.WHOLE those of the model's own forward, rows of one completion."""
-        model: Any = self.model
+        model: Any = unwrap_adapter(self.model)
         if self.head_path is HeadPath.WHOLE:
             rewards = model(**self._decoder_inputs(batch)).logits.squeeze(-1)
             return _rewards_alone(rewards.float())

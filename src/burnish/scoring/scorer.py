@@ -15,7 +15,7 @@ from burnish.scoring.head import NO_EXTRAS, HeadExtras, TokenScores, score_token
 from burnish.scoring.last_layer import KEPT, trim_last_layer
 from burnish.scoring.masks import additive, tree_mask
 from burnish.scoring.neftune import noisy_embeddings
-from burnish.scoring.routing import experts_per_token, sum_routing
+from burnish.scoring.routing import experts_per_token, own_router_coefficient, sum_routing
 from burnish.scoring.scores import CompletionScores, join_scores
 from burnish.scoring.tree_attention import TreeRows, use_tree_attention
 
@@ -61,6 +61,7 @@ class Scorer(nn.Module):
         self.scores_prompts = scores_prompts
         self.sums_routing = False
         """Whether to give what the balancing loss of a mixture-of-experts model needs."""
+        self.has_routers = own_router_coefficient(unwrap_adapter(model)) is not None
         self.architecture: Architecture = describe_architecture(unwrap_adapter(model))
         self.trims_last_layer = trim_last_layer(decoder_of(unwrap_adapter(model)))
         """Whether the last layer is computed only where its output is used."""
@@ -163,8 +164,8 @@ class Scorer(nn.Module):
             inputs["attention_mask"] = batch.input_ids.new_zeros((1, 1, 1, 1), dtype=torch.bool)
         if not self.architecture.unshareable:
             inputs["position_ids"] = batch.position_ids
-        if self.sums_routing:
-            inputs["output_router_logits"] = True
+        if self.has_routers:
+            inputs["output_router_logits"] = self.sums_routing  # else a config may ask for logits that nobody reads
         return inputs
 
     def _attention_mask(self, batch: MicroBatch) -> Tensor | dict[str, Tensor]:
