@@ -297,8 +297,8 @@ def test_trls_words_become_ours_in_every_command(method: str, words: str, expect
         ("kto", ["--label_smoothing_factor", "0.1"], "labels are taken as they are"),
         ("kto", ["--neftune_noise_alpha", "5"], "noise on the embeddings belongs to supervised tuning"),
         ("kto", ["--ref_model_sync_steps", "8"], "no effect without --sync_ref_model"),
-        ("reward", ["--use_peft"], "--use_peft is not supported; all weights of a reward model are trained"),
-        ("reward", ["--load_in_4bit"], "use --precision bf16 and --gradient_checkpointing"),
+        ("reward", ["--lora_task_type", "TOKEN_CLS"], "a reward model's adapter is one for SEQ_CLS"),
+        ("reward", ["--load_in_4bit"], "train a LoRA adapter over full weights: --use_peft"),
         ("reward", ["--precompute_ref_log_probs"], "a setting of burnish dpo and burnish kto"),
     ],
 )

@@ -89,7 +89,7 @@ def test_a_checkpoint_is_exported_as_the_run_would_have_been(trained: Path, tmp_
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-@pytest.mark.parametrize("task", [None, "SEQ_CLS"])
+@pytest.mark.parametrize("task", [None, "CAUSAL_LM", "SEQ_CLS"])
 def test_a_configuration_of_peft_trains_a_reward_model_too(task: str | None, tmp_path: Path) -> None:
     data = write_pairs(tmp_path / "pairs.jsonl", count=8)
     given = LoraConfig(r=2, target_modules=["q_proj"], task_type=task)

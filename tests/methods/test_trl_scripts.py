@@ -264,7 +264,6 @@ def test_arguments_stand_where_trl_has_them() -> None:
         (lambda: DPOTrainer(optimizers=(object(), None)), "the optimizer is AdamW"),
         (lambda: DPOTrainer(beta=0.1), r"it is a setting; write args=DPOConfig\(beta=…\)"),
         (lambda: RewardTrainer(ref_model="M"), "no such argument"),
-        (lambda: RewardTrainer(peft_config=object()), "all weights of a reward model are trained"),
         (lambda: KTOTrainer(train_data=[]), "did you mean train_dataset?"),
         (lambda: DPOTrainer(args=SFTConfig()), "must be a DPOConfig, not a SFTConfig"),
     ],

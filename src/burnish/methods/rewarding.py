@@ -81,10 +81,6 @@ class RewardTrainer(Trainer):
 
     config_type = RewardConfig
     kind: ClassVar[GroupKind] = "ranking"
-    refused: ClassVar[dict[str, str]] = {
-        **Trainer.refused,
-        "peft_config": "all weights of a reward model are trained; leave it out",
-    }
 
     def build_method(self) -> Method:
         return RewardMethod(self.args)

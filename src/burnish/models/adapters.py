@@ -112,9 +112,11 @@ def add_adapter(model: PreTrainedModel, settings: AdapterSettings | PeftConfig) 
             "or write it into its base first (burnish merge)"
         )
     task = _task_of(model)
-    is_ours = isinstance(settings, AdapterSettings)
     config: Any = (
-        adapter_config(settings, task=task) if is_ours else replace(settings, task_type=settings.task_type or task)
+        adapter_config(settings, task=task)
+        if isinstance(settings, AdapterSettings)
+        # TRL's default is CAUSAL_LM for reward models too, which would leave the head as it came.
+        else replace(settings, task_type=task if settings.task_type in (None, LANGUAGE) else settings.task_type)
     )
     _check_kind(config, task)
     _check_names(model, config)

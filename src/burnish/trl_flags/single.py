@@ -14,10 +14,8 @@ _CUT = "how a step is cut never changes the update, only the product of batch si
 _CUT_ZH = "一步如何切分不影响更新，只有批大小的乘积有意义"
 _TOKENIZER = "a turn ends as the template writes it, a text with the tokenizer's own eos_token; set it there"
 _TOKENIZER_ZH = "一轮的结尾由模板写出，文本的结尾是分词器自己的 eos_token；请在分词器中设置"
-_WHOLE = "all weights of a reward model are trained; leave it out"
-_WHOLE_ZH = "奖励模型训练全部权重，请去掉此项"
-_QUANTISED = "use --precision bf16 and --gradient_checkpointing, which save memory over full weights"
-_QUANTISED_ZH = "请在完整权重上用 --precision bf16 和 --gradient_checkpointing 节省内存"
+_TASK = "a reward model's adapter is one for SEQ_CLS, and its scalar head is trained beside it"
+_TASK_ZH = "奖励模型的适配器类型为 SEQ_CLS，标量头与它一同训练"
 _TEMPLATE = Same(
     "a Jinja file, or a folder with a tokenizer; no hub name",
     "Jinja 文件，或含有分词器的文件夹；不接受 hub 名称",
@@ -103,21 +101,7 @@ REWARD: dict[str, Answer] = {
     "chat_template_path": _TEMPLATE,
     "eos_token": Refused(_TOKENIZER, _TOKENIZER_ZH),
     "label_smoothing_factor": Refused(_LABELS, _LABELS_ZH, harmless=(None, False, 0.0)),
-    "use_peft": Refused(_WHOLE, _WHOLE_ZH),
-    "lora_r": Refused(_WHOLE, _WHOLE_ZH, harmless=(None, False, 16)),
-    "lora_alpha": Refused(_WHOLE, _WHOLE_ZH, harmless=(None, False, 32)),
-    "lora_dropout": Refused(_WHOLE, _WHOLE_ZH, harmless=(None, False, 0.05, 0.0)),
-    "lora_target_modules": Refused(_WHOLE, _WHOLE_ZH),
-    "lora_target_parameters": Refused(_WHOLE, _WHOLE_ZH),
-    "lora_modules_to_save": Refused(_WHOLE, _WHOLE_ZH),
-    "lora_task_type": Refused(_WHOLE, _WHOLE_ZH, harmless=(None, False, "CAUSAL_LM", "SEQ_CLS")),
-    "load_in_8bit": Refused(_QUANTISED, _QUANTISED_ZH),
-    "load_in_4bit": Refused(_QUANTISED, _QUANTISED_ZH),
-    "bnb_4bit_quant_type": Refused(_QUANTISED, _QUANTISED_ZH, harmless=(None, False, "nf4")),
-    "use_bnb_nested_quant": Refused(_QUANTISED, _QUANTISED_ZH),
-    "bnb_4bit_quant_storage": Refused(_QUANTISED, _QUANTISED_ZH),
-    "use_rslora": Refused(_WHOLE, _WHOLE_ZH),
-    "use_dora": Refused(_WHOLE, _WHOLE_ZH),
+    "lora_task_type": Refused(_TASK, _TASK_ZH, harmless=(None, False, "CAUSAL_LM", "SEQ_CLS")),
 }
 
 FORMER_SFT: dict[str, Answer] = {
