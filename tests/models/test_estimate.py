@@ -105,7 +105,8 @@ def test_activations_under_autocast_are_within_a_quarter() -> None:
     copies = sum(parameter.numel() * 2 for layer in model.model.layers for parameter in layer.parameters())
     estimate = estimate_memory(model, tokens=TOKENS, compute_dtype=torch.bfloat16)
     assert estimate.activations + copies == pytest.approx(measured, rel=0.25)
-    assert estimate.weights > estimate_memory(model, tokens=TOKENS).weights
+    assert estimate.copies > 0
+    assert estimate.weights == estimate_memory(model, tokens=TOKENS).weights
 
 
 def test_a_reference_costs_its_weights_in_its_dtype() -> None:
