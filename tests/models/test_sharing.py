@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,23 +10,30 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from builders import build_group
 from burnish.batching.layout import MicroBatch, lay_out
 from burnish.device.optimizer import build_adamw
+from burnish.device.pick import Device
+from burnish.device.ranks import Ranks
+from burnish.device.sharding import is_sharded, shard_module
 from burnish.models.adapters import add_adapter
-from burnish.models.estimate import estimate_memory
+from burnish.models.estimate import count_parameters, estimate_memory
 from burnish.models.settings import AdapterSettings
 from burnish.models.sharing import share_memory
+from burnish.scoring.architecture import layers_of
 from burnish.scoring.scorer import Scorer, unwrap_adapter
+from live_bytes import LiveBytes
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 8, "num_attention_heads": 8,
     "num_key_value_heads": 2, "vocab_size": 4000, "tie_word_embeddings": False,
+}  # fmt: skip
+SEVEN_BILLION: dict[str, Any] = {
+    "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
+    "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False,
 }  # fmt: skip
 ROW, ROWS, DEVICES = 128, 2, 8
 FAMILIES: dict[str, tuple[Any, Any]] = {
@@ -36,40 +42,15 @@ FAMILIES: dict[str, tuple[Any, Any]] = {
 }
 
 
-class LiveBytes(TorchDispatchMode):
-    """The most bytes of storages that were alive after any operator; storages that are emptied count no more."""
-
-    def __init__(self, tensors: list[torch.Tensor]) -> None:
-        super().__init__()
-        self.peak = 0
-        self._alive: dict[int, weakref.ref[Any]] = {}
-        for tensor in tensors:
-            self._see(tensor)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for value in tree_leaves(result):
-            if isinstance(value, torch.Tensor):
-                self._see(value)
-        storages = [reference() for reference in self._alive.values()]
-        self.peak = max(self.peak, sum(storage.nbytes() for storage in storages if storage is not None))
-        return result
-
-    def _see(self, tensor: Any) -> None:
-        storage = getattr(tensor, "_local_tensor", tensor).untyped_storage()
-        key = storage._cdata
-        if key not in self._alive:
-            self._alive[key] = weakref.ref(storage, lambda _: self._alive.pop(key, None))
-
-
 def _build(family: str, *, adapter: list[str] | None, checkpointing: bool, **changes: Any) -> Any:
     torch.manual_seed(0)
     config, kind = FAMILIES[family]
-    model = kind(config(**{**SHAPE, **changes})).train()
+    model: Any = kind(config(**{**SHAPE, **changes})).train()
     if adapter is not None:
         model = add_adapter(model, AdapterSettings(lora_target_modules=adapter))
     if checkpointing:
-        unwrap_adapter(model).activation_checkpointing_enable({"use_reentrant": False})
+        plain: Any = unwrap_adapter(model)
+        plain.activation_checkpointing_enable({"use_reentrant": False})
     return model
 
 
@@ -97,7 +78,7 @@ def _measure(scorer: Any, dtype: torch.dtype) -> int:
     _step(scorer, optimizer, batches[:1], dtype)
     gc.collect()
     states = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
-    with LiveBytes([*scorer.parameters(), *scorer.buffers(), *states]) as measured:
+    with LiveBytes([*scorer.parameters(), *scorer.buffers(), *states], resizes=is_sharded(scorer)) as measured:
         _step(scorer, optimizer, batches, dtype)
     return measured.peak
 
@@ -106,10 +87,17 @@ def _step_shape(dtype: torch.dtype) -> dict[str, Any]:
     return {"tokens": ROW * ROWS, "row_tokens": ROW, "counted_tokens": ROWS * ROW // 2, "compute_dtype": dtype}
 
 
+KINDS = [
+    *(("qwen2", adapter, checkpointing) for adapter in (None, ["all-linear"]) for checkpointing in (False, True)),
+    ("qwen2", ["q_proj", "v_proj"], False),
+    ("llama", None, False),
+    ("llama", ["all-linear"], True),
+]
+"""Family, adapter, and whether layers are recomputed."""
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
-@pytest.mark.parametrize("adapter", [None, ["q_proj", "v_proj"], ["all-linear"]], ids=["full", "q and v", "all"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "adapter", "checkpointing"), KINDS)
 def test_a_device_alone_holds_what_is_estimated_to_a_tenth(
     family: str, adapter: list[str] | None, checkpointing: bool, dtype: torch.dtype
 ) -> None:
@@ -138,12 +126,8 @@ def test_a_device_of_eight_under_fsdp2_holds_what_is_estimated_to_a_tenth(
     model = _build("qwen2", adapter=adapter, checkpointing=checkpointing)
     estimate = share_memory(model, devices=DEVICES, parallel="fsdp", **_step_shape(dtype))
     scorer: Any = Scorer(model)
-    mesh = dist.device_mesh.init_device_mesh("cpu", (DEVICES,))
-    policy = MixedPrecisionPolicy(param_dtype=None if dtype is torch.float32 else dtype, reduce_dtype=torch.float32)
-    layers: Any = unwrap_adapter(model).model  # pyright: ignore[reportAttributeAccessIssue]
-    for layer in layers.layers:
-        fully_shard(layer, mesh=mesh, mp_policy=policy)
-    fully_shard(scorer, mesh=mesh, mp_policy=policy)
+    here, eight = Device("cpu", torch.device("cpu"), "for a test"), Ranks(size=DEVICES)
+    shard_module(scorer, layers_of(model), device=here, ranks=eight, compute_dtype=dtype)
     assert estimate.total == pytest.approx(_measure(scorer, dtype), rel=0.1), estimate
 
 
@@ -153,3 +137,25 @@ def test_ddp_holds_gradients_once_more_and_nothing_less() -> None:
     shared = share_memory(model, devices=8, parallel="ddp", tokens=64)
     assert shared.total == alone.total + alone.gradients
     assert share_memory(model, devices=1, parallel="ddp", tokens=64) == alone
+
+
+def test_a_step_of_seven_billion_weights_holds_what_is_estimated_to_a_tenth() -> None:
+    """Qwen2.5-7B's shape with FakeTensors, which have shapes and no memory; two micro-batches in bf16, about 6 s."""
+    generator = np.random.default_rng(0)
+    groups = [build_group(generator, prompt=256, completions=(384, 384)) for _ in range(4)]
+    batch = lay_out(groups, shared=True, pad_id=0)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model: Any = Qwen2ForCausalLM(Qwen2Config(**SEVEN_BILLION)).train()
+        model.activation_checkpointing_enable({"use_reentrant": False})
+        scorer, weights = Scorer(model), list(model.parameters())
+        moments = [torch.empty_like(weight) for weight in weights for _ in range(2)]
+        with LiveBytes([*weights, *model.buffers(), *moments]) as measured:
+            for _ in range(2):
+                with torch.autocast("cpu", torch.bfloat16):
+                    logps = scorer(batch).logps
+                torch.nn.functional.logsigmoid(logps[::2] - logps[1::2]).sum().backward()
+                del logps
+    shape: dict[str, Any] = {"tokens": batch.input_ids.numel(), "row_tokens": batch.input_ids.shape[1]}
+    estimate = estimate_memory(model, **shape, counted_tokens=len(batch.targets), compute_dtype=torch.bfloat16)
+    assert count_parameters(model).total == 7_615_616_512
+    assert estimate.total == pytest.approx(measured.peak, rel=0.1), estimate

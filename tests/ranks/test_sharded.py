@@ -55,6 +55,35 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def half_precision(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One job in bf16 and in float32 in one process, and in bf16 spread over two ranks, with and without an adapter."""
+    folder = tmp_path_factory.mktemp("half")
+    data = write_pairs(folder / "uneven.jsonl", count=51)
+
+    def words(name: str, *more: Any) -> list[Any]:
+        return job(data, folder / name, "--global_batch_size", 7, "--max_steps", 10, "--gradient_checkpointing", *more)
+
+    run_burnish(*words("float32"))
+    run_burnish(*words("one", "--precision", "bf16"))
+    slices = ("--precision", "bf16", "--parallel", "fsdp")
+    run_ranks(2, [words("two", *slices), words("adapter", *slices, "--use_peft", "--lora_r", 4)], folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_bf16_in_slices_rounds_as_bf16_in_one_process_does(half_precision: Path) -> None:
+    rounding = movement_ratio(half_precision / "float32", half_precision / "one")
+    assert 1e-3 < movement_ratio(half_precision / "float32", half_precision / "two") < 1.25 * rounding
+    losses = {
+        name: [record["loss"] for record in read_metrics(half_precision / name) if record["kind"] == "train"]
+        for name in ("float32", "one", "two", "adapter")
+    }
+    assert losses["two"][0] == losses["adapter"][0] == pytest.approx(0.693147, abs=1e-6)
+    assert losses["two"] == pytest.approx(losses["one"], abs=2e-3)
+    assert losses["adapter"][-1] != losses["adapter"][0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", COUNTS)
 @pytest.mark.parametrize("name", JOBS)

@@ -12,7 +12,7 @@ from burnish.cli.methods import config_type_of, trainer_type_of
 from burnish.cli.samples import format_samples
 from burnish.console import is_main_process, notice, printable
 from burnish.device.processes import follow_launcher
-from burnish.errors import EXIT_DONE
+from burnish.errors import EXIT_DONE, ConfigError
 
 if TYPE_CHECKING:
     from burnish.methods.trainer import Trainer
@@ -49,6 +49,8 @@ def _demo_arguments() -> list[str]:
 
 
 def _train(name: str, config: Any, *, is_demo: bool) -> int:
+    if not config.dry_run and (config.devices is not None or config.device_memory is not None):
+        raise ConfigError("--devices and --device_memory are what a --dry_run plans for: add it, or leave them out.")
     trainer: Trainer = trainer_type_of(name)(args=config)
     try:
         if config.dry_run:

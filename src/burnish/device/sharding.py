@@ -17,23 +17,44 @@ from burnish.device.pick import Device
 from burnish.device.ranks import Ranks
 
 
-def shard_module(root: nn.Module, layers: Iterable[nn.Module], *, device: Device, ranks: Ranks) -> None:
+def shard_module(
+    root: nn.Module,
+    layers: Iterable[nn.Module],
+    *,
+    device: Device,
+    ranks: Ranks,
+    compute_dtype: torch.dtype = torch.float32,
+) -> None:
     """Spread a module over all ranks, in place; what was on the CPU goes to the device slice by slice.
+
+    Slices stay as they are stored. Layers are gathered in the compute dtype: half the traffic, and a layer that
+    autocast need not cast, whose copies would outlive it. What is outside of the layers is gathered as stored, so that
+    the residual stream is as precise as without slices. Gradients are summed in float32.
 
     Args:
         root: its forward is what gathers everything outside of the layers (embeddings, last norm, head).
         layers: gathered one at a time.
         device: of this process.
         ranks: connected.
+        compute_dtype: what autocast computes in.
     """
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
     mesh = init_device_mesh(device.kind, (ranks.size,))
+    is_half = compute_dtype != torch.float32
+    policy = MixedPrecisionPolicy(
+        param_dtype=compute_dtype if is_half else None,
+        reduce_dtype=torch.float32 if is_half else None,
+        cast_forward_inputs=False,
+    )
     for layer in layers:
-        fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
     # The root too: what a model's parameters are between two passes is then always slices.
-    fully_shard(root, mesh=mesh, reshard_after_forward=True)
+    spread: Any = fully_shard(root, mesh=mesh, reshard_after_forward=True)
+    # What gradients are summed in follows the weights that are trainable when FSDP2 first looks: now, not in a forward
+    # pass with the adapter switched off.
+    spread._get_fsdp_state()._lazy_init()
     if hasattr(root, "generate"):
         register_fsdp_forward_method(root, "generate")
 

@@ -281,7 +281,8 @@ class Passes:
         self.beat("a micro-batch")
         # Before the policy's forward, so that the reference's activations never meet the policy's graph.
         batch, reference = self._score_with_reference(groups, micro)
-        return Scored(batch, self.scorer(batch), reference)
+        with self.accelerator.autocast():  # a scorer in slices has no wrapper that would do it
+            return Scored(batch, self.scorer(batch), reference)
 
     def _score_with_reference(
         self, groups: Sequence[PromptGroup], micro: MicroBatchPlan

@@ -26,7 +26,9 @@ class RunPlan:
     """Micro-batches, and whether prompts are shared, with the reason."""
     parameters: str
     memory: Mapping[str, float]
-    """Estimated bytes by what they hold; `total` last."""
+    """Estimated bytes of one device by what they hold; `total` last."""
+    devices: int = 1
+    """That share the run."""
 
     def lines(self, *, brief: bool = False) -> list[str]:
         """The plan as aligned lines of text; brief leaves out what a starting run has said already."""
@@ -41,12 +43,20 @@ class RunPlan:
             "steps": self.steps,
             "micro-batches": self.cut,
             "parameters": self.parameters,
-            "memory": ", ".join(f"{name} {format_bytes(size)}" for name, size in self.memory.items()) + " (estimated)",
+            "memory": f"{describe_memory(self.memory)} (estimated{self._each()})",
         }
         if brief:
             facts = {name: text for name, text in facts.items() if name not in ("device", "precision", "data")}
         width = max(map(len, facts))
         return [self.title, *(f"  {name:<{width}}  {text}" for name, text in facts.items())]
+
+    def _each(self) -> str:
+        return "" if self.devices == 1 else f", on each of {self.devices} devices"
+
+
+def describe_memory(memory: Mapping[str, float]) -> str:
+    """Parts of an estimate in one line."""
+    return ", ".join(f"{name} {format_bytes(size)}" for name, size in memory.items())
 
 
 def format_bytes(size: float) -> str:

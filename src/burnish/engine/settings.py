@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from burnish.engine.duration import parse_duration
+from burnish.engine.sizes import parse_size
 from burnish.errors import ConfigError
 from burnish.ranges import (
     COUNT,
@@ -142,6 +143,10 @@ class TrainingSettings:
     """No progress bars, even on a terminal."""
     dry_run: bool = False
     """Prepare everything, print the plan, and stop."""
+    devices: int | None = None
+    """Devices that a dry run plans for, from the model's config alone: the memory of each is printed; ≥ 1."""
+    device_memory: str | None = None
+    """Memory of each device, such as 64GiB: a dry run says whether the run fits, and which settings make it fit."""
     debug: bool = False
     """Show tracebacks of errors."""
 
@@ -165,6 +170,7 @@ RANGES = {
     "loss_spike_sigmas": POSITIVE,
     "loss_spike_window": Range(least=8, whole=True),
     "num_threads": COUNT,
+    "devices": COUNT,
     "profile": Range(least=0, whole=True),
     "seed": Range(least=0, most=2**32 - 1, whole=True),
     "logging_steps": STEPS,
@@ -202,7 +208,7 @@ def check_training_settings(settings: TrainingSettings) -> None:
         if name not in TRACKERS:
             raise setting_error(settings, "report_to", f"must be of {', '.join(TRACKERS)}, or none")
     _check_parallel(settings)
-    _check_durations(settings)
+    _check_amounts(settings)
     _check_best(settings)
 
 
@@ -218,7 +224,11 @@ def _check_parallel(settings: TrainingSettings) -> None:
         raise ConfigError("--sync_ref_model mixes whole weights: leave it out, or take --parallel ddp.")
 
 
-def _check_durations(settings: TrainingSettings) -> None:
+def _check_amounts(settings: TrainingSettings) -> None:
+    try:
+        parse_size(settings.device_memory or "1GiB")
+    except ValueError as error:
+        raise setting_error(settings, "device_memory", "must be an amount with its unit, such as 64GiB") from error
     for name in ("max_time", "hang_timeout"):
         text = getattr(settings, name)
         if text is None:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from burnish.console import notice
-from burnish.device.memory import available_memory_bytes, total_memory_bytes
-from burnish.device.pick import Device
+from burnish.device.memory import available_memory_bytes
 from burnish.device.sharding import is_sharded
 from burnish.engine.cut import Cut
 from burnish.engine.loop import TrainingLoop, total_steps
@@ -22,12 +21,8 @@ from burnish.scoring.self_check import ScoringChoice
 if TYPE_CHECKING:
     from burnish.methods.session import Session
 
-CPU_TOKENS = 1024
-"""Tokens of a micro-batch on the CPU by formula: more gained nothing on two cores, and took memory."""
 MOST_CPU_TOKENS = 4096
 """Tokens that a timing may find on the CPU, where memory holds them."""
-ACCELERATOR_TOKENS_A_GIB = 512
-"""Tokens of a micro-batch for each GiB of an accelerator's memory."""
 MEMORY_SHARE = 0.5
 """Share of the free memory that the activations of a timed micro-batch may take on the CPU, by estimate."""
 PAYS_BACK = 0.01
@@ -42,13 +37,6 @@ class BudgetChoice:
     """For the plan."""
     candidates: Sequence[Candidate] = ()
     """What is to be timed before step 1; none where nothing is."""
-
-
-def default_max_tokens(device: Device) -> int:
-    """Token budget of a micro-batch, by formula: a constant on the CPU, in proportion to an accelerator's memory."""
-    if not device.is_accelerator:
-        return CPU_TOKENS
-    return max(1024, int(total_memory_bytes(device) / 2**30 * ACCELERATOR_TOKENS_A_GIB))
 
 
 def build_cut(config: Any, scoring: ScoringChoice, pad_id: int, max_tokens: int) -> Cut:
@@ -95,7 +83,7 @@ def find_budget(args: Any, session: Session, loop: TrainingLoop) -> None:
 
 def _most_tokens(session: Session) -> int:
     """Largest budget to time: the formula's on an accelerator; more on the CPU, where memory is there for it."""
-    formula = default_max_tokens(session.device)
+    formula = session.cut.max_tokens
     if session.device.is_accelerator:
         return formula
     free = -session.ranks.agree([-available_memory_bytes(session.device)])[0] / session.ranks.local_size

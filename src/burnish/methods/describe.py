@@ -15,10 +15,11 @@ from burnish.engine.method import Method
 from burnish.engine.plan import RunPlan
 from burnish.methods.budget import choose_budget
 from burnish.methods.session import Session
-from burnish.models.estimate import count_parameters, estimate_memory
+from burnish.models.estimate import count_parameters
 from burnish.models.given_reference import GivenReference
 from burnish.models.moving_reference import MovingReference
 from burnish.models.reference import AdapterOffReference, FrozenReference
+from burnish.models.sharing import share_memory
 
 
 def describe_run(session: Session, method: Method, config: Any) -> RunPlan:
@@ -55,14 +56,17 @@ def describe_run(session: Session, method: Method, config: Any) -> RunPlan:
             f"({choose_budget(config, session).reason}); {share} ({session.scoring.reason})"
         ),
         parameters=f"{counts.trainable:,} trained of {counts.total:,}",
-        memory=estimate_memory(
+        memory=share_memory(
             session.model,
+            devices=session.ranks.size,
+            parallel=config.parallel,
             tokens=session.cut.max_tokens,
             row_tokens=min(int(lengths.max()), session.cut.max_tokens),
             reference_dtype=_reference_dtype(session, config),
             compute_dtype=session.precision.dtype,
             has_frozen_reference=session.reference is not None and isinstance(session.reference.live, FrozenReference),
         ).as_dict(),
+        devices=session.ranks.size,
     )
 
 

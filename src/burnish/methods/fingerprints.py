@@ -10,7 +10,8 @@ from typing import Any
 HARMLESS = frozenset(
     {
         "output_dir", "overwrite", "resume_from_checkpoint", "allow_changed", "run_name", "report_to", "disable_tqdm",
-        "dry_run", "debug", "num_samples", "sample_max_new_tokens", "logging_strategy", "logging_steps",
+        "dry_run", "devices", "device_memory", "debug", "num_samples", "sample_max_new_tokens",
+        "logging_strategy", "logging_steps",
         "logging_first_step", "eval_strategy", "eval_steps", "eval_on_start", "save_strategy", "save_steps",
         "save_total_limit", "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "data_cache_dir",
         "dataset_num_proc", "per_device_eval_batch_size", "eval_dataset_name", "eval_data", "max_eval_samples",

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from burnish.batching.sampler import StepSampler
@@ -31,7 +32,8 @@ from burnish.engine.cut import Cut
 from burnish.engine.method import Method
 from burnish.engine.trackers import check_trackers, tracker_options
 from burnish.errors import ConfigError, DataError
-from burnish.methods.budget import build_cut, default_max_tokens
+from burnish.methods.budget import build_cut
+from burnish.methods.default_budget import RunShapes, default_max_tokens
 from burnish.methods.learnable import check_learnable
 from burnish.methods.reference import build_reference
 from burnish.models.adapters import add_adapter, gives_rewards, has_adapter, keep_start
@@ -216,10 +218,13 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         reference = build_reference(config, scorer, other, known, identity, ranks)
     if is_spread:
         scoring = replace(scoring, packed=scoring.packed and not device.is_accelerator)
-        _spread(scorer, reference, device, ranks)
+        _spread(scorer, reference, device, ranks, precision.dtype)
+    lengths = train.groups.tree_lengths if scoring.shared else train.groups.num_tokens
+    held = isinstance(getattr(reference, "live", None), FrozenReference)
+    shapes = RunShapes(policy, int(lengths.max()), precision.dtype, has_frozen_reference=held)
+    budget = config.max_tokens_per_micro_batch or default_max_tokens(config, device, shapes, ranks)
     if ranks.rank:
         seed_everything(config.seed + ranks.rank)  # weights are made; from here on, each rank draws its own dropout
-    max_tokens = config.max_tokens_per_micro_batch or default_max_tokens(device)
     return Session(
         device=device,
         precision=precision,
@@ -232,7 +237,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         accelerator=accelerator,
         sampler=sampler,
         scoring=scoring,
-        cut=build_cut(config, scoring, tokenizer.pad_token_id, max_tokens),
+        cut=build_cut(config, scoring, tokenizer.pad_token_id, budget),
         ranks=ranks,
         fingerprints=fingerprints,
         asked_tokens=config.max_tokens_per_micro_batch,
@@ -258,12 +263,13 @@ def _build_sampler(config: Any, num_groups: int, ranks: Ranks) -> StepSampler:
     return StepSampler(num_groups, batch_size, config.seed, config.train_sampling_strategy)
 
 
-def _spread(scorer: Scorer, reference: Any, device: Device, ranks: Ranks) -> None:
+def _spread(scorer: Scorer, reference: Any, device: Device, ranks: Ranks, compute_dtype: torch.dtype) -> None:
     """Spread policy and reference over all ranks."""
-    shard_module(scorer, layers_of(scorer.model), device=device, ranks=ranks)
+    spread = partial(shard_module, device=device, ranks=ranks, compute_dtype=compute_dtype)
+    spread(scorer, layers_of(scorer.model))
     live = getattr(reference, "live", None)
     if isinstance(live, FrozenReference):
-        shard_module(live.scorer, layers_of(live.scorer.model), device=device, ranks=ranks)
+        spread(live.scorer, layers_of(live.scorer.model))
     if live is not None:
         reference.scores_together = ranks
     notice(f"parallel: weights, gradients and optimizer state are spread over {ranks.size} ranks (FSDP2)")

@@ -28,6 +28,7 @@ from burnish.methods.checkpointing import RunCheckpoints
 from burnish.methods.describe import changed_settings, default_output_dir, describe_run, last_metrics
 from burnish.methods.loop_building import build_loop, resolve_settings
 from burnish.methods.session import Inputs, Session, build_session
+from burnish.methods.sizing import SizePlan, plan_devices
 from burnish.methods.trainer_arguments import REFUSED, check_arguments
 from burnish.models.adapters import has_adapter
 from burnish.models.card import model_card
@@ -154,6 +155,10 @@ class Trainer(ABC):
         return self._loop
 
     @property
+    def _is_for_paper(self) -> bool:
+        return self.args.devices is not None or self.args.device_memory is not None
+
+    @property
     def _run_path(self) -> Path | None:
         return None if self.run_dir is None else self.run_dir.path
 
@@ -168,6 +173,10 @@ class Trainer(ABC):
 
     def open_run_dir(self, resume: str | bool | None) -> None:
         """Claim the output folder, before anything is loaded."""
+        if self._is_for_paper:
+            raise ConfigError(
+                "--devices and --device_memory are what a --dry_run plans for: add it, or leave them out."
+            )
         if self.run_dir is not None or self.args.dry_run:
             return
         claimed: list[RunDir] = []
@@ -180,8 +189,10 @@ class Trainer(ABC):
         self.args.output_dir = join_ranks().once("run directory", claim)
         self.run_dir = claimed[0] if claimed else RunDir.follow(self.args.output_dir)
 
-    def plan(self) -> RunPlan:
-        """What the run will do, in numbers."""
+    def plan(self) -> RunPlan | SizePlan:
+        """What the run will do, in numbers; with --devices or --device_memory, whether it fits, by the config alone."""
+        if self._is_for_paper:
+            return plan_devices(self.args, self.inputs, self.method, self.kind)
         return describe_run(self.session, self.method, self.args)
 
     def train(self, resume_from_checkpoint: str | bool | None = None) -> TrainOutput:

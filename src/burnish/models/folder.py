@@ -52,14 +52,20 @@ def check_model_folder(folder: Path, *, allows_reward_head: bool = False) -> Non
         ModelError: config.json or weights missing or truncated, quantised weights, another kind of model, or a file
             name that leads out of the folder.
     """
-    if not (folder / CONFIG).is_file():
-        raise ModelError(f"{folder} has no {CONFIG}; a model folder holds {CONFIG}, {WEIGHTS} and tokenizer files")
-    _check_config(folder, read_json(folder / CONFIG), allows_reward_head=allows_reward_head)
+    check_config(folder, allows_reward_head=allows_reward_head)
     for file in weight_files(folder):
         check_safetensors(file)
 
 
-def _check_config(folder: Path, config: dict[str, Any], *, allows_reward_head: bool) -> None:
+def check_config(folder: Path, *, allows_reward_head: bool = False) -> None:
+    """Refuse a folder whose config.json is missing or describes what cannot be trained; looks at no weights.
+
+    Raises:
+        ModelError: as check_model_folder.
+    """
+    if not (folder / CONFIG).is_file():
+        raise ModelError(f"{folder} has no {CONFIG}; a model folder holds {CONFIG}, {WEIGHTS} and tokenizer files")
+    config = read_json(folder / CONFIG)
     quantization = config.get("quantization_config")
     if quantization:
         method = quantization.get("quant_method", "quantised") if isinstance(quantization, dict) else "quantised"

@@ -22,6 +22,7 @@ def resolve_model_path(
     *,
     trust_remote_code: bool = False,
     flag: str = "--model_name_or_path",
+    weights: bool = True,
 ) -> Path:
     """Find the local folder of a model or adapter, fetching it from its hub where it is no local folder.
 
@@ -31,6 +32,7 @@ def resolve_model_path(
         revision: branch, tag or commit of a hub model; a local folder ignores it.
         trust_remote_code: fetch the Python files too.
         flag: the setting that a message about a wrong name should mention.
+        weights: fetch them too.
 
     Returns:
         The folder, absolute.
@@ -48,6 +50,8 @@ def resolve_model_path(
     if _looks_local(name):
         raise ModelError(f"no folder {name}; give a local folder or a hub id: {flag} ./folder")
     patterns = [*FETCHED_FILES, "*.py"] if trust_remote_code else FETCHED_FILES
+    if not weights:
+        patterns = [pattern for pattern in patterns if not pattern.endswith(".safetensors")]
     fetch = _from_modelscope if hub == "modelscope" else _from_huggingface
     return Path(fetch(name, revision, patterns, flag)).absolute()
 

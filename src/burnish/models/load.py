@@ -127,7 +127,7 @@ def _from_pretrained(
 
     try:
         with quiet_transformers():
-            config = _read_config(folder, settings)
+            config = read_config(folder, settings)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 str(folder),
                 config=config,
@@ -151,7 +151,12 @@ def _from_pretrained(
     return model
 
 
-def _read_config(folder: Path, settings: ModelSettings) -> PreTrainedConfig:
+def read_config(folder: Path, settings: ModelSettings) -> PreTrainedConfig:
+    """The config of a model folder.
+
+    Raises:
+        ModelError: not understood, in need of code that is not trusted, or of an encoder-decoder model.
+    """
     from transformers import AutoConfig
 
     try:

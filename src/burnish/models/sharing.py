@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from burnish.models.estimate import MemoryEstimate, count_parameters, estimate_memory
@@ -18,10 +19,10 @@ def share_memory(model: nn.Module, *, devices: int, parallel: Parallel, **step: 
 
     DDP holds everything on each device, and gradients once more in the buckets that it sends.
 
-    FSDP2 (a unit for each decoder layer and one for the rest; weights gathered in the compute dtype, gradients summed
-    in float32) holds of weights, gradients, moments and reference the devices' share. Besides, at the peak, where the
-    backward pass begins: the rest of the model gathered, two layers (one used, one on its way), the head's gradient,
-    and one layer's in float32 on its way out.
+    FSDP2 (see device.sharding) holds of weights, gradients, moments and reference the devices' share. Besides, at the
+    peak, where the backward pass begins: what is outside of the layers, gathered as stored; two layers in the compute
+    dtype (one used, one on its way); in half precision the head's copy; and where they are trained, the head's
+    gradient, and a layer's in float32 on its way out.
 
     Args:
         model: on any device, also the meta device.
@@ -37,10 +38,12 @@ def share_memory(model: nn.Module, *, devices: int, parallel: Parallel, **step: 
     counts = count_parameters(model)
     layers, each = _layer_elements(model)
     rest = counts.total - layers * each
-    compute = step["compute_dtype"].itemsize if "compute_dtype" in step else _FLOAT32
-    gathered = (rest + 2 * each) * compute
+    compute = step.get("compute_dtype", torch.float32)
+    gathered = rest * _FLOAT32 + 2 * each * compute.itemsize
+    if compute != torch.float32:
+        gathered += counts.head * compute.itemsize
     if counts.trainable == counts.total:
-        gathered += counts.head * compute + each * _FLOAT32
+        gathered += (counts.head + each) * _FLOAT32
     return replace(
         alone,
         weights=alone.weights // devices,
