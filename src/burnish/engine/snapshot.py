@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from burnish.console import notice
 from burnish.device.pick import Device
 from burnish.device.ranks import Ranks
 from burnish.device.rng import device_rng_state, seed_everything, set_device_rng_state
@@ -27,6 +28,7 @@ from burnish.engine.metrics import MetricSums
 from burnish.engine.shard_files import group_of_shard
 from burnish.engine.shards import put_weights, shard_name
 from burnish.errors import IntegrityError
+from burnish.models.logp_store import LogpStore
 
 DEVICE_RNG = "device"
 REFERENCE_SCORES = "reference-scores"
@@ -57,6 +59,7 @@ def capture(loop: TrainingLoop, model: nn.Module, device: Device) -> CheckpointS
             "log_history": loop.callbacks.state.log_history,
             "cut": asdict(loop.passes.cut),
             "method": loop.passes.method.name,
+            "reference": "" if loop.passes.reference is None else loop.passes.reference.store.identity,
         },
         tensors={
             **_own_weights(model, ranks, loop.optimizer),
@@ -96,9 +99,7 @@ def restore(loop: TrainingLoop, model: nn.Module, device: Device, state: Checkpo
     loop.last_saved_step = loop.counters.step
     if loop.passes.reference is not None:
         loop.passes.reference.load_state_tensors(state.tensors.get(REFERENCE, {}))
-    if loop.passes.reference is not None and REFERENCE_SCORES in state.tensors:
-        scores = state.tensors[REFERENCE_SCORES]
-        loop.passes.reference.store.restore({name: tensor.numpy() for name, tensor in scores.items()})
+        _restore_reference_scores(loop.passes.reference.store, state)
     _restore_rng(loop, device, state)
 
 
@@ -182,6 +183,17 @@ def _reference_scores(loop: TrainingLoop) -> dict[str, dict[str, Tensor]]:
     arrays = {} if loop.passes.reference is None else loop.passes.reference.store.arrays()
     named = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     return {REFERENCE_SCORES: named} if named else {}
+
+
+def _restore_reference_scores(store: LogpStore, state: CheckpointState) -> None:
+    """Take back what the reference said, unless it was another one, which --allow_changed allows."""
+    scores = state.tensors.get(REFERENCE_SCORES, {})
+    if not scores:
+        return
+    if state.counters.get("reference", store.identity) != store.identity:
+        notice("the reference is another one than the checkpoint's: completions are scored again")
+        return
+    store.restore({name: tensor.numpy() for name, tensor in scores.items()})
 
 
 def _running_state(loop: TrainingLoop) -> dict[str, dict[str, Tensor]]:

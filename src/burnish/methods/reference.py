@@ -44,7 +44,8 @@ def build_reference(
     """
     dtype = None if config.ref_dtype is None else getattr(torch, config.ref_dtype)
     starts_as_policy = other is None and dtype in (None, torch.float32)
-    store = LogpStore(_store_folder(config, scorer, identity))
+    described = _describe_reference(config, scorer, identity)
+    store = LogpStore(_store_folder(config, described), described)
     cached = CachedReference(None, store, starts_as_policy=starts_as_policy)
     moves = getattr(config, "sync_ref_model", False)
     is_known = not moves and groups is not None and len(store) > 0 and cached.covers(groups)
@@ -68,17 +69,22 @@ def _live_reference(scorer: Scorer, other: nn.Module | None, dtype: torch.dtype 
     return FrozenReference(frozen.to(next(scorer.parameters()).device))
 
 
-def _store_folder(config: Any, scorer: Scorer, identity: Mapping[str, str]) -> Path | None:
-    """The folder of one reference computed one way; None keeps values in memory."""
-    if config.reference_cache == "memory":
-        return None
+def _describe_reference(config: Any, scorer: Scorer, identity: Mapping[str, str]) -> str:
+    """All that the reference's log-probabilities depend on besides the completion, in one line."""
     described = {
         **identity,
         "storage": str(config.ref_dtype),
         "attention": str(getattr(scorer.model.config, "_attn_implementation", "")),
         "head": scorer.head_path.value,
     }
-    name = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:32]
+    return json.dumps(described, sort_keys=True)
+
+
+def _store_folder(config: Any, described: str) -> Path | None:
+    """The folder of one reference computed one way; None keeps values in memory."""
+    if config.reference_cache == "memory":
+        return None
+    name = hashlib.sha256(described.encode()).hexdigest()[:32]
     root = config.reference_cache_dir or os.environ.get("BURNISH_CACHE", "~/.cache/burnish")
     parent = Path(root).expanduser() / ("" if config.reference_cache_dir else "reference")
     return parent / name

@@ -1,8 +1,10 @@
 """Log-probabilities on disk, found again by what they are of: append-only, shared by runs, safe against crashes.
 
 A folder belongs to one reference, computed one way. Each process appends to a file of its own and reads all of them at
-the start, so that runs side by side need no lock. A record is a key, a length, the values and a checksum; a record that
-a crash cut short, or that does not match its checksum, ends the reading of its file.
+the start, so that runs side by side need no lock. A file begins with what its values depend on (weights, precision,
+kernels); one that says otherwise, copied here or left by another version, is not used. A record is a key, a length, the
+values and a checksum; a record that a crash cut short, or that does not match its checksum, ends the reading of its
+file. What is missing is scored again.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from burnish.data.groups import Ids, Mask, PromptGroup
 KEY_BYTES = 16
 _HEAD = struct.Struct("<16sII")
 """Key, number of float32 values, checksum of key and values."""
-_MAGIC = b"burnish-logps-1\n"
+_MAGIC = b"burnish-logps-2\n"
 
 Logps = np.ndarray
 """(counted,) float32, nats."""
@@ -50,18 +52,21 @@ def group_keys(group: PromptGroup) -> list[bytes]:
 class LogpStore:
     """Values by key, in memory and in a folder."""
 
-    def __init__(self, folder: Path | None) -> None:
-        """Read what earlier runs left.
+    def __init__(self, folder: Path | None, identity: str = "") -> None:
+        """Read what earlier runs left, and warn of files that are another reference's.
 
         Args:
             folder: of one reference; None keeps values in memory only.
+            identity: one line that says all that the values depend on besides the completion.
         """
+        self.identity = identity
+        self._header = _MAGIC + identity.encode() + b"\n"
         self._values: dict[bytes, Logps] = {}
         self._folder = folder
         self._file = f"{os.getpid()}-{uuid.uuid4().hex[:12]}.logps"
         if folder is not None and folder.is_dir():
             for path in sorted(folder.glob("*.logps")):
-                self._values.update(_read_records(path))
+                self._values.update(_read_records(path, self._header))
 
     def __len__(self) -> int:
         return len(self._values)
@@ -80,6 +85,7 @@ class LogpStore:
         """
         fresh = [(key, np.asarray(values, dtype=np.float32)) for key, values in records if key not in self._values]
         self._values.update(fresh)
+        fresh = [(key, values) for key, values in fresh if np.isfinite(values).all()]  # NaN is nothing to keep for good
         if self._folder is None or not fresh or not on_disk:
             return
         try:
@@ -110,7 +116,7 @@ class LogpStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
             if file.tell() == 0:
-                file.write(_MAGIC)
+                file.write(self._header)
             file.write(b"".join(_encode(key, values) for key, values in records))
 
 
@@ -119,12 +125,19 @@ def _encode(key: bytes, values: Logps) -> bytes:
     return _HEAD.pack(key, len(values), zlib.crc32(key + raw)) + raw
 
 
-def _read_records(path: Path) -> dict[bytes, Logps]:
-    content = path.read_bytes()
+def _read_records(path: Path, header: bytes) -> dict[bytes, Logps]:
+    """The records of a file up to the first that is not whole; none where it is another reference's, with a warning."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        warn(f"{path} cannot be read ({error.strerror}); its completions are scored again")
+        return {}
+    if not content.startswith(header):
+        if content and not header.startswith(content):
+            warn(f"{path} is another reference's or another version's; its completions are scored again")
+        return {}
     records: dict[bytes, Logps] = {}
-    if not content.startswith(_MAGIC):
-        return records
-    position = len(_MAGIC)
+    position = len(header)
     while position + _HEAD.size <= len(content):
         key, count, checksum = _HEAD.unpack_from(content, position)
         position += _HEAD.size
@@ -133,4 +146,6 @@ def _read_records(path: Path) -> dict[bytes, Logps]:
             break
         records[key] = np.frombuffer(raw, dtype="<f4")
         position += 4 * count
+    if position < len(content):
+        warn(f"{path} is cut short or damaged after {len(records)} completions; the rest is scored again")
     return records

@@ -75,7 +75,7 @@ class MovingReference(CachedReference):
     def _forget(self) -> None:
         self.has_moved = True
         self.starts_as_policy = False
-        self.store = LogpStore(None)
+        self.store = LogpStore(None, self.store.identity)
 
 
 def _parameter_pairs(policy: nn.Module, live: object) -> dict[str, tuple[Tensor, Tensor]]:
