@@ -5,11 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import random
+import resource
 import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from burnish.cli import main
 from burnish.engine import shards, tensor_files
@@ -19,6 +25,7 @@ from burnish.engine.passes import Passes
 from burnish.engine.shard_files import SHARD
 from burnish.methods import checkpointing
 from burnish.methods.checkpointing import RunCheckpoints
+from burnish.methods.preference import PreferenceMethod
 from burnish.models import export
 
 
@@ -31,6 +38,23 @@ def _before(owner: Any, name: str, act: Callable[..., None]) -> None:
         return original(self, *args, **kwargs)
 
     setattr(owner, name, call)
+
+
+def _after(owner: Any, name: str, change: Callable[..., Any]) -> None:
+    """Let `change` alter what a method returns: (self, result) -> result."""
+    original = getattr(owner, name)
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return change(self, original(self, *args, **kwargs))
+
+    setattr(owner, name, call)
+
+
+def _watch_steps() -> dict[str, int]:
+    """Where the run is: `step` is the one (from 1) that it is in or has just done."""
+    here = {"step": 0}
+    _before(TrainingLoop, "_one_step", lambda loop: here.update(step=loop.counters.step + 1))
+    return here
 
 
 def _in_step(step: int, strike: Callable[[], None]) -> None:
@@ -70,7 +94,7 @@ def signal_in_save(number: str, step: int, times: int = 1) -> None:
     tensor_files.write_file = write_file
 
 
-def signal_in_evaluation(number: str, evaluation: int) -> None:
+def signal_in_evaluation(number: str, evaluation: int, times: int = 1) -> None:
     """Send a signal in the given evaluation (from 1), before its second micro-batch."""
     here = {"evaluation": 0, "batch": 0}
 
@@ -82,7 +106,7 @@ def signal_in_evaluation(number: str, evaluation: int) -> None:
         if not passes.scorer.training and here["evaluation"] == evaluation:
             here["batch"] += 1
             if here["batch"] == 2:
-                _send(number, 1, 0.0)
+                _send(number, times, 0.0)
 
     _before(Evaluation, "run", begin)
     _before(Passes, "_score", strike)
@@ -220,3 +244,117 @@ def out_of_memory(
             layers[0].register_full_backward_pre_hook(lambda _, gradients: refuse(gradients[0]))
 
     _before(TrainingLoop, "run", arm)
+
+
+def scale_loss(factor: str, first: int, last: int) -> None:
+    """Multiply the loss by a factor (nan and inf among them) in the steps from `first` to `last`, counted from 1."""
+    here = _watch_steps()
+
+    def change(_: Any, outcome: Any) -> Any:
+        due = first <= here["step"] <= last and torch.is_grad_enabled()
+        return replace(outcome, loss=outcome.loss * float(factor)) if due else outcome
+
+    _after(PreferenceMethod, "loss", change)
+
+
+def poison_gradient(value: str, first: int, last: int) -> None:
+    """Put a number that is not finite into a weight's gradient; the loss stays as it is."""
+    here = _watch_steps()
+
+    def arm(loop: Any) -> None:
+        weight = next(iter(loop.passes.scorer.parameters()))
+        weight.register_hook(lambda g: g + float(value) if first <= here["step"] <= last else g)
+
+    _before(TrainingLoop, "run", arm)
+
+
+def poison_weights(step: int) -> None:
+    """Make the embeddings NaN after a step (from 1) has been taken, as a broken update would."""
+
+    def act(loop: Any) -> None:
+        if loop.counters.step == step:
+            with torch.no_grad():
+                next(iter(loop.passes.scorer.parameters())).fill_(float("nan"))
+
+    _before(TrainingLoop, "_agree_on_control", act)
+
+
+def raise_learning_rate(step: int, factor: float) -> None:
+    """Take one step (from 1) with a learning rate that is too high by a factor."""
+
+    def change(loop: Any) -> None:
+        if loop.counters.step + 1 in (step, step + 1):
+            times = factor if loop.counters.step + 1 == step else 1 / factor
+            for group in loop.optimizer.param_groups:
+                group["lr"] *= times
+
+    _before(TrainingLoop, "_one_step", change)
+
+
+def _in_save(step: int, strike: Callable[[Any], None], *, after: bool = False, name: str = ".safetensors") -> None:
+    """Do something once in the save of a step, before or after a file whose name ends so is written."""
+    here = {"step": -1}
+    _before(RunCheckpoints, "save", lambda self: here.update(step=self.loop.counters.step))
+    original = tensor_files.write_file
+
+    def write_file(path: Any, chunks: Any) -> Any:
+        due = here["step"] == step and path.name.endswith(name)
+        if due and not after:
+            here["step"] = -1
+            strike(path)
+        entry = original(path, chunks)
+        if due and after:
+            here["step"] = -1
+            strike(path)
+        return entry
+
+    tensor_files.write_file = write_file
+
+
+def limit_file_size(step: int, limit_bytes: int) -> None:
+    """From the save of a step on, the kernel refuses files beyond a size (RLIMIT_FSIZE; SIGXFSZ is ignored)."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    _in_save(step, lambda _: resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY)))
+
+
+def fill_disk_in_save(step: int, junk: str) -> None:
+    """Somebody else fills the disk (a small tmpfs) while a checkpoint is being written."""
+
+    def fill(_: Any) -> None:
+        with suppress(OSError), Path(junk).open("wb") as file:
+            while True:
+                file.write(bytes(4096))
+                file.flush()
+
+    _in_save(step, fill)
+
+
+def failing_fsync(step: int) -> None:
+    """EIO at the next fsync in the save of a step, as a dying disk gives it; once."""
+    real = os.fsync
+
+    def fail(descriptor: int) -> None:
+        os.fsync = real
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    _in_save(step, lambda _: setattr(os, "fsync", fail))
+
+
+def corrupt_in_save(step: int) -> None:
+    """Flip a byte of a checkpoint's weights after they were written and before they are read back."""
+
+    def flip(path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 0x40
+        path.write_bytes(data)
+
+    _in_save(step, flip, after=True, name="model.safetensors")
+
+
+def unlike_reference(nats: float) -> None:
+    """Let the policy's forward differ from the reference's, as one that is not reproducible does."""
+
+    def change(self: Any, scored: Any) -> Any:
+        return replace(scored, scores=replace(scored.scores, logps=scored.scores.logps + nats))
+
+    _after(Passes, "_score", change)

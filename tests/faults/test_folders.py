@@ -136,7 +136,8 @@ def test_junk_in_the_output_folder_decides_nothing_and_is_left_alone(
     for run in (plain, junky):
         run_burnish(*job(data, run, *steps, "--resume_from_checkpoint", "auto"))
     error = capsys.readouterr().err
-    assert error.count("warning: ") <= 1
+    assert error.count("warning: ") == 1
+    assert "ignored: no checkpoint, or one whose saving was never finished" in error
     assert all((model_tensors(plain)[name] == tensor).all() for name, tensor in model_tensors(junky).items())
     assert (junky / ".tmpABC").exists()
     assert (junky / "checkpoint-999").exists()
@@ -153,6 +154,28 @@ def test_an_output_folder_that_cannot_be_written_fails_before_anything_is_read(
     error = capsys.readouterr().err
     assert f"--output_dir {where}" in error
     assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["a file", "read-only"])
+def test_an_output_folder_that_is_read_only_or_a_file_is_refused(
+    kind: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    if kind == "a file":
+        run.write_text("mine")
+    else:
+        run.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", run], check=False).returncode:
+            pytest.skip("no tmpfs can be mounted here")
+    try:
+        run_burnish(*job(data, run, "--model_name_or_path", "./no-such-model"), expect=2)
+        error = capsys.readouterr().err
+        assert f"--output_dir {run} cannot be written" in error
+        assert len(error.strip().splitlines()) == 1
+    finally:
+        if kind == "read-only":
+            subprocess.run(["umount", run], check=True)
+    assert not run.is_file() or run.read_text() == "mine"
 
 
 def test_an_output_folder_that_vanishes_in_mid_run_ends_it_with_three(data: Path, tmp_path: Path) -> None:

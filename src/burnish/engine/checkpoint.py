@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from burnish.console import warn
 from burnish.engine.commit import FileEntry, sync_folder, write_file
-from burnish.engine.disk_space import check_space, require_space
+from burnish.engine.disk_space import check_space
 from burnish.engine.fingerprints import check_fingerprints
 from burnish.engine.manifest import (
     MANIFEST_NAME,
@@ -36,7 +36,7 @@ from burnish.engine.manifest import (
 from burnish.engine.optimizer_state import load_optimizer_tensors, optimizer_tensors
 from burnish.engine.plain_json import dump_json, parse_json
 from burnish.engine.rng_state import pack_rng, restore_rng
-from burnish.engine.rotation import rotate
+from burnish.engine.rotation import make_room, rotate
 from burnish.engine.run_dir import RunDir
 from burnish.engine.shard_files import group_of_shard, join_shards
 from burnish.engine.tensor_files import read_tensors, tensors_bytes, write_tensors
@@ -122,7 +122,7 @@ def save_checkpoint(
         IntegrityError: the disk refused, or what was written reads back otherwise. The older checkpoints are as they
             were, and nothing of an unfinished one is left.
     """
-    require_space(run_dir, checkpoint_bytes(state))
+    make_room(run_dir, checkpoint_bytes(state), keep, protect)
     folder = open_checkpoint(run_dir, state.step)
     files = [entry for group, tensors in state.tensors.items() for entry in write_part(folder, group, tensors)]
     commit_manifest(run_dir, folder, state, files, healthy=healthy)

@@ -72,6 +72,19 @@ def replace_file(path: Path, data: bytes) -> FileEntry:
     return entry
 
 
+def overwrite_file(path: Path, data: bytes) -> bool:
+    """Write over a small file where it stands, which needs no further room; False where that fails too."""
+    try:
+        with path.open("r+b") as file:
+            file.write(data)
+            file.truncate()
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        return False
+    return True
+
+
 def sync_folder(folder: Path) -> None:
     """Make names that were created, renamed or removed in a folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -23,6 +23,15 @@ def check_space(run_dir: RunDir, needed_bytes: int) -> bool:
     return lack is None
 
 
+def has_space(run_dir: RunDir, needed_bytes: int) -> bool:
+    """Whether the disk has so much room.
+
+    Raises:
+        IntegrityError: the folder has vanished.
+    """
+    return _describe_lack(run_dir.path, needed_bytes) is None
+
+
 def require_space(run_dir: RunDir, needed_bytes: int) -> None:
     """Refuse to begin a checkpoint that cannot fit.
 
@@ -32,7 +41,8 @@ def require_space(run_dir: RunDir, needed_bytes: int) -> None:
     lack = _describe_lack(run_dir.path, needed_bytes)
     if lack is not None:
         raise IntegrityError(
-            f"no room for a checkpoint: {lack}; free some space, then --resume_from_checkpoint auto goes on"
+            f"no room for a checkpoint: {lack}; free some space or lower --save_total_limit, then "
+            "--resume_from_checkpoint auto goes on"
         )
 
 

@@ -53,12 +53,19 @@ class MetricsFile:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def sync(self) -> int:
-        """Put all records on the disk for good and return the file's length in bytes."""
+        """Put all records on the disk for good and return the file's length in bytes.
+
+        Raises:
+            IntegrityError: the disk refused.
+        """
         if self._descriptor is None and not self.path.exists():
             return 0
-        descriptor = self._open()
-        os.fsync(descriptor)
-        return os.fstat(descriptor).st_size
+        try:
+            descriptor = self._open()
+            os.fsync(descriptor)
+            return os.fstat(descriptor).st_size
+        except OSError as error:
+            raise IntegrityError(f"{self.path} cannot be written: {error.strerror or error}") from error
 
     def cut(self, step: int, *, offset: int | None = None) -> None:
         """Remove what was written after a checkpoint, and a torn last line.

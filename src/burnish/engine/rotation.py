@@ -8,6 +8,7 @@ from pathlib import Path
 
 from burnish.console import warn
 from burnish.engine.commit import sync_folder
+from burnish.engine.disk_space import has_space, require_space
 from burnish.engine.manifest import (
     MANIFEST_NAME,
     FoundCheckpoint,
@@ -47,6 +48,19 @@ def rotate(run_dir: RunDir, keep: int | None, protect: Collection[int] = ()) -> 
     for path in doomed:
         remove_checkpoint(path)
     return doomed
+
+
+def make_room(run_dir: RunDir, needed_bytes: int, keep: int | None, protect: Collection[int] = ()) -> None:
+    """See that the disk has room for the next checkpoint, deleting first what is too old already, if that is needed.
+
+    So a run that has filled its disk goes on once it is resumed with a lower limit.
+
+    Raises:
+        IntegrityError: as `require_space`.
+    """
+    if not has_space(run_dir, needed_bytes):
+        rotate(run_dir, keep, protect)
+    require_space(run_dir, needed_bytes)
 
 
 def remove_checkpoint(folder: Path) -> None:

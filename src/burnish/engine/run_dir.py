@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import yaml
 
-from burnish.engine.commit import is_temporary, replace_file, temporary_name
+from burnish.engine.commit import is_temporary, overwrite_file, replace_file, temporary_name
 from burnish.engine.manifest import scan_checkpoints
 from burnish.engine.metrics_file import MetricsFile
 from burnish.engine.plain_json import dump_json, parse_json, to_plain
@@ -124,7 +124,13 @@ class RunDir:
         record: dict[str, Any] = {"status": status, "step": step, "exit_code": exit_code} | process_record()
         if self.resumptions:
             record["resumptions"] = self.resumptions
-        self._write("state.json", dump_json(record, indent=1) + "\n")
+        text = dump_json(record, indent=1) + "\n"
+        try:
+            self._write("state.json", text)
+        except IntegrityError:
+            # A full disk has room for what is there already; a run that failed must not look as if it were running.
+            if not (self.is_writer and overwrite_file(self.path / "state.json", text.encode())):
+                raise
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Write run.yaml: all settings, resolved; secrets that stand in them are masked.

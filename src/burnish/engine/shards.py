@@ -22,7 +22,7 @@ from burnish.engine.checkpoint import (
     rotate,
     write_part,
 )
-from burnish.engine.disk_space import require_space
+from burnish.engine.rotation import make_room
 from burnish.engine.run_dir import RunDir
 from burnish.engine.shard_files import SHARD
 from burnish.engine.tensor_files import check_tensors, copy_tensors
@@ -57,7 +57,7 @@ def save_shards(
     """
     opened = None
     if ranks.is_main:
-        require_space(run_dir, checkpoint_bytes(state) * ranks.size)
+        make_room(run_dir, checkpoint_bytes(state) * ranks.size, keep, protect)
         opened = str(open_checkpoint(run_dir, state.step))
     folder = Path(ranks.share(opened))
     own = {name: tensors for name, tensors in state.tensors.items() if ranks.is_main or SHARD.fullmatch(name)}
