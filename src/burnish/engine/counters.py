@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -25,6 +26,8 @@ class Counters:
     loss_spikes: int = 0
     recent_losses: list[float] = field(default_factory=list)
     """Losses of the last good steps, which spikes are measured against."""
+    health: dict[str, Any] = field(default_factory=dict)
+    """State of the HealthWatch."""
     owes_evaluation: bool = False
     """Whether the evaluation after this step was given up because the run was asked to stop."""
     loss_sum: float = 0.0
@@ -33,3 +36,8 @@ class Counters:
     steps_since_log: int = 0
     grad_norm: float = 0.0
     learning_rate: float = 0.0
+
+    def oddities(self) -> dict[str, float]:
+        """How many steps of the run were skipped or spiked, where any was."""
+        counts = {"skipped_steps": self.skipped_steps, "loss_spikes": self.loss_spikes}
+        return {name: count for name, count in counts.items() if count}

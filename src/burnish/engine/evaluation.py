@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from burnish.console import progress
 from burnish.data.groups import PromptGroup
+from burnish.engine.health import without_health
 from burnish.engine.memory_retry import within_memory
 from burnish.engine.metrics import MetricSums
 from burnish.engine.passes import Passes
@@ -44,7 +45,7 @@ class Evaluation:
             sums, finished = within_memory(passes, attempt)
         if not finished:
             return None
-        means = passes.method.derive(sums.take_means(passes.ranks))
+        means = without_health(passes.method.derive(sums.take_means(passes.ranks)))
         seconds = time.perf_counter() - started
         record = {
             "loss": means.pop("loss"),

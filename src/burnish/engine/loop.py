@@ -19,6 +19,7 @@ from burnish.engine.cadence import Cadence
 from burnish.engine.callbacks import Callbacks
 from burnish.engine.counters import Counters
 from burnish.engine.evaluation import EvaluationSets
+from burnish.engine.health import HealthWatch, without_health
 from burnish.engine.interruption import StopRequest
 from burnish.engine.memory_retry import train_within_memory, within_memory
 from burnish.engine.metrics import MetricSums
@@ -344,16 +345,15 @@ class TrainingLoop:
             "loss": loss,
             "grad_norm": counters.grad_norm,
             "learning_rate": counters.learning_rate,
-            **means,
+            **without_health(means),
             "num_tokens": counters.num_tokens,
             "num_computed_tokens": counters.num_computed_tokens,
             "epoch": self.epoch,
         }
-        if counters.skipped_steps:
-            record["skipped_steps"] = counters.skipped_steps
-        if counters.loss_spikes:
-            record["loss_spikes"] = counters.loss_spikes
+        record |= counters.oddities()
         self.recorder.write(record, kind="train", step=counters.step)
+        watch = HealthWatch(self.settings, self.passes.starts_at_reference, counters.health)
+        watch.report(counters.step, means, self.recorder)
 
     def _log_rest(self) -> None:
         """Steps since the last record count in the summary's loss, as they do in transformers."""
@@ -383,6 +383,7 @@ class TrainingLoop:
             "train_loss": counters.loss_sum / max(1, counters.loss_steps),
             "train_step_seconds": self.step_seconds,
             "epoch": self.epoch,
+            **counters.oddities(),
         }
         self.recorder.write(record, kind="summary", step=counters.step)
         return record

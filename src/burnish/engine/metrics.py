@@ -10,6 +10,7 @@ from torch import Tensor
 
 from burnish.batching.layout import MicroBatch
 from burnish.device.ranks import Ranks
+from burnish.objectives.health import PREFIX as HEALTH
 from burnish.scoring.scores import CompletionScores
 
 SumAndCount = tuple[Tensor, Tensor]
@@ -50,6 +51,8 @@ class MetricSums:
     def take_means(self, ranks: Ranks) -> dict[str, float]:
         """Reduce over ranks, copy to the host in one piece, forget; names keep the order in which they came.
 
+        What is under `health/` stays a sum.
+
         Ranks may hold different names (a metric that only some rows have); each is counted where it is.
         """
         names = list(dict.fromkeys(name for held in ranks.gather(list(self._sums)) for name in held))
@@ -60,7 +63,7 @@ class MetricSums:
         packed = torch.cat([summed.flatten(), *(value.reshape(1) for value in self._extremes.values())]).tolist()
         pairs, own = packed[: 2 * len(names)], packed[2 * len(names) :]
         means = {
-            name: total / count if count else 0.0
+            name: total if name.startswith(HEALTH) else total / count if count else 0.0
             for name, total, count in zip(names, pairs[::2], pairs[1::2], strict=True)
         }
         extremes = ranks.gather(dict(zip(self._extremes, own, strict=True)))

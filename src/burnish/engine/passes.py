@@ -148,6 +148,11 @@ class Passes:
         weight = 0.0 if micro.is_filler else 1.0
         step.statistics = _added(step.statistics, outcome.statistics, weight=weight)
 
+    @property
+    def starts_at_reference(self) -> bool:
+        """Whether rewards begin at 0."""
+        return self.reference is not None and self.reference.starts_as_policy
+
     def advance(self, trained: TrainedStep) -> None:
         """Bring the method's running state up to date with a step that moves the weights; every rank calls it."""
         statistics = trained.statistics

@@ -80,7 +80,13 @@ class TrainingSettings:
     loss_spike_sigmas: float = 6.0
     """Standard deviations above the window's mean from which a loss is a spike; > 0."""
     loss_spike_window: int = 128
-    """Steps that mean and deviation are taken over; spikes are looked for from half a window on; ≥ 8."""
+    """Steps that mean and deviation are taken over; spikes are looked for after 16 (or half a window, if less); ≥ 8."""
+    health_chosen_fall: float | None = 0.2
+    """Nats a token by which chosen completions may become less likely before the log says so; > 0; None never does."""
+    health_saturation: float | None = 0.95
+    """Share of pairs in a window that may be too far apart to teach anything before the log says so; in (0, 1)."""
+    health_length_correlation: float | None = 0.7
+    """Correlation of rewards with lengths, of either sign, from which the log says so; in (0, 1); None never does."""
     hang_timeout: str | None = None
     """Longest time without a micro-batch, such as 10m; then all stacks are written and the run aborts with code 134."""
     gradient_checkpointing: bool = False
@@ -169,6 +175,9 @@ RANGES = {
     "max_skipped_steps": COUNT,
     "loss_spike_sigmas": POSITIVE,
     "loss_spike_window": Range(least=8, whole=True),
+    "health_chosen_fall": POSITIVE,
+    "health_saturation": Range(above=0, below=1),
+    "health_length_correlation": Range(above=0, below=1),
     "num_threads": COUNT,
     "devices": COUNT,
     "profile": Range(least=0, whole=True),

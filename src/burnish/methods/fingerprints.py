@@ -18,6 +18,7 @@ HARMLESS = frozenset(
         "dataset_test_split", "hub", "on_bad_row", "strict_data", "token_metrics", "device", "num_threads",
         "profile", "npu_jit_compile", "parallel",
         "allow_partial_resume", "async_save", "max_time", "max_skipped_steps", "hang_timeout",
+        "health_chosen_fall", "health_saturation", "health_length_correlation",
     }
 )  # fmt: skip
 

@@ -20,6 +20,7 @@ from burnish.methods.dpo import DPOConfig, DPOSettings, objective_values
 from burnish.methods.pairs import PairReader, chosen_weight, need_smoothing, of_best, refuse_lists, refuse_ties
 from burnish.objectives.checks import check_columns
 from burnish.objectives.combine import Combination, CoupledStep
+from burnish.objectives.health import preference_health
 from burnish.objectives.metrics import preference_metrics
 from burnish.objectives.running import Beta, RewardBaseline
 from burnish.objectives.scores import PairScores
@@ -101,6 +102,7 @@ class PreferenceMethod(CoupledMethod):
         loss, terms = self.combination.total(pairs, denominators, values, coupled=coupled, lists=lists)
         rewards = self.combination.rewards(pairs, values)
         metrics = preference_metrics(pairs, *rewards, *self.reader.logit_sums(scores, batch))
+        metrics |= preference_health(pairs, *rewards, saturates=self.combination.saturates)
         if len(terms) > 1:
             metrics |= terms
         if self.beta.moves:

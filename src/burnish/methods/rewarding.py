@@ -15,6 +15,7 @@ from burnish.engine.metrics import SumAndCount
 from burnish.methods.reward import RewardConfig, RewardSettings
 from burnish.methods.trainer import Trainer
 from burnish.models.reward import RewardScorer, load_reward_model
+from burnish.objectives.health import length_sums
 from burnish.objectives.lists import ranked_pairs
 from burnish.objectives.reward import bradley_terry_loss, reward_extremes, reward_metrics
 from burnish.scoring.scorer import Scorer
@@ -57,6 +58,8 @@ class RewardMethod(Method):
         per_row = torch.bincount(rows, minlength=len(batch.weight)).clamp(min=1).to(losses.dtype)
         weights = (batch.weight / per_row).index_select(0, rows)
         metrics = reward_metrics(*pair) | _by_length(*pair, batch.num_counted, chosen, rejected)
+        lengths = batch.num_counted.index_select(0, chosen) - batch.num_counted.index_select(0, rejected)
+        metrics |= length_sums(pair[0] - pair[1], lengths)
         least, greatest = reward_extremes(*pair) if len(rows) else (None, None)
         extremes = {} if least is None or greatest is None else {"min_reward": least, "max_reward": greatest}
         return MicroBatchLoss((weights * losses).sum() / denominators["rows"], metrics, extremes=extremes)

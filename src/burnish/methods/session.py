@@ -41,7 +41,7 @@ from burnish.models.cached_reference import CachedReference
 from burnish.models.cpu_layers import speed_up_layers
 from burnish.models.fingerprint import weights_fingerprint
 from burnish.models.given_reference import GivenReference
-from burnish.models.load import disable_dropout, load_causal_lm
+from burnish.models.load import check_finite, disable_dropout, load_causal_lm
 from burnish.models.reference import FrozenReference
 from burnish.models.tokenizer import check_vocabulary, load_tokenizer
 from burnish.scoring.architecture import layers_of
@@ -139,6 +139,8 @@ def load_models(
     policy: Any = load() if inputs.model is None else inputs.model.float()
     if inputs.model is not None and has_adapter(policy) and not gives_rewards(policy):
         keep_start(policy)
+    if inputs.model is not None:
+        check_finite(policy, "model")
     fingerprints = {"base_model": weights_fingerprint(policy)}
     other = _load_other_reference(config, inputs) if needs_reference else None
     if other is not None:
@@ -169,6 +171,7 @@ def enable_checkpointing(policy: Any) -> None:
 
 def _load_other_reference(config: Any, inputs: Inputs) -> nn.Module | None:
     if inputs.ref_model is not None:
+        check_finite(inputs.ref_model, "ref_model")
         return inputs.ref_model.float()
     if config.ref_model_name_or_path is None:
         return None

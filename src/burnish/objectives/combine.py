@@ -94,6 +94,12 @@ class Combination:
         return compares and not own and not self.settings.get("use_weighting")
 
     @property
+    def saturates(self) -> bool:
+        """Whether a pair whose margin is large teaches nothing more, whichever term one looks at."""
+        compared = [term.objective for term in self.terms if not term.objective.is_likelihood]
+        return bool(compared) and all(objective.saturates for objective in compared)
+
+    @property
     def uses_reward_baseline(self) -> bool:
         """Whether `reward_baseline` belongs into step_values (running.RewardBaseline)."""
         return any(term.objective.uses_reward_baseline for term in self.terms)

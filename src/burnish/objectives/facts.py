@@ -34,6 +34,8 @@ class Facts:
     """Whether it sees whole ranked lists (ListScores) instead of pairs."""
     is_likelihood: bool = False
     """Whether it is a plain likelihood: without rewards of its own, and left alone by ld_alpha and use_weighting."""
+    saturates: bool = True
+    """Whether its gradient vanishes as the margin of rewards grows, as -log σ's does."""
     reward: Reward = "logratio"
     """How rewards are logged: β·(log π - log π_ref), β·mean log π, β·log π, or AlphaPO's r."""
 
@@ -49,12 +51,12 @@ _SMOOTHED = ("beta", "label_smoothing")
 FACTS: dict[str, Facts] = {
     "sigmoid": Facts(settings=(*_SMOOTHED, *F_DIVERGENCE), uses_margin=True),
     "hinge": Facts(settings=_DIVERGENT),
-    "ipo": Facts(settings=_DIVERGENT),
+    "ipo": Facts(settings=_DIVERGENT, saturates=False),
     "exo_pair": Facts(settings=(*_SMOOTHED, *F_DIVERGENCE), requires=("label_smoothing",)),
-    "nca_pair": Facts(),
+    "nca_pair": Facts(saturates=False),
     "robust": Facts(settings=(*_SMOOTHED, *F_DIVERGENCE), uses_margin=True),
     "bco_pair": Facts(),
-    "sppo_hard": Facts(),
+    "sppo_hard": Facts(saturates=False),
     "aot": Facts(settings=_SMOOTHED, needs_step_scores=True),
     "aot_unpaired": Facts(settings=_SMOOTHED, needs_step_scores=True),
     "apo_zero": Facts(),
@@ -64,7 +66,7 @@ FACTS: dict[str, Facts] = {
     "sigmoid_norm": Facts(settings=_DIVERGENT, uses_margin=True),
     "odpo": Facts(uses_margin=True, requires=("margin",)),
     "dpop": Facts(settings=("beta", "dpop_lambda"), uses_margin=True),
-    "cal": Facts(),
+    "cal": Facts(saturates=False),
     "simpo": Facts(
         settings=("beta", "simpo_gamma", "label_smoothing"),
         needs_reference=False,
@@ -75,7 +77,7 @@ FACTS: dict[str, Facts] = {
     "cpo": Facts(
         settings=("beta", "label_smoothing", "cpo_alpha"), needs_reference=False, uses_margin=True, reward="logp"
     ),
-    "orpo": Facts(settings=("beta", "orpo_nll_on_prompt"), needs_reference=False, reward="average"),
+    "orpo": Facts(settings=("beta", "orpo_nll_on_prompt"), needs_reference=False, saturates=False, reward="average"),
     "alphapo": Facts(
         settings=("beta", "alphapo_alpha", "simpo_gamma"),
         needs_reference=False,

@@ -126,4 +126,5 @@ def _own_objective(function: Callable[..., Tensor]) -> PairedObjective:
         reward="logratio" if needs_reference else "logp",
         needs_step_scores=getattr(function, "needs_step_scores", False),
         uses_margin=True,
+        saturates=False,
     )
