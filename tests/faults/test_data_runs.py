@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import random
@@ -204,4 +205,125 @@ def test_another_models_tokenizer_is_told_before_any_device_meets_its_tokens(
         told = " ".join((captured.out + captured.err).split())
         assert "the model embeds only 512" in told
         assert "the tokenizer is another model's" in told
+    assert not (tmp_path / "run").exists()
+
+
+BAD_LINES: dict[str, bytes] = {
+    "a broken line": b'{"prompt": [',
+    "no object": b"[1, 2]",
+    "null": b"null",
+    "a missing key": b'{"prompt": "a", "chosen": "b"}',
+    "a null": b'{"prompt": "a", "chosen": "b", "rejected": null}',
+    "a boolean completion": json.dumps(pair(chosen=True)).encode(),
+    "a number for a completion": json.dumps(pair(rejected=3)).encode(),
+    "invalid UTF-8": b'{"prompt": "\xff", "chosen": "a", "rejected": "b"}',
+    "a lone surrogate": b'{"prompt": "a", "chosen": "\\ud83d", "rejected": "b"}',
+}
+ODD_TEXTS = ["a\0b", "a\u2028b", "a\ufffdb", "x" * 1_000_000, "<script>alert(1)</script>", "🙂👩‍👩‍👧", "مرحبا", "打磨"]
+
+
+def _odd_file(path: Path, lines: dict[str, bytes]) -> Path:
+    """Good rows with odd texts, a byte order mark, carriage returns, and bad lines at the end."""
+    good = [json.dumps(pair(f"Q{n}", text, "no"), ensure_ascii=False).encode() for n, text in enumerate(ODD_TEXTS)]
+    path.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join([*good, *lines.values()]) + b"\r\n")
+    return path
+
+
+@pytest.mark.parametrize("case", BAD_LINES)
+def test_a_bad_line_stops_the_run_with_its_file_and_line_and_leaves_nothing(
+    case: str, chat_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = _odd_file(tmp_path / "rows.jsonl", {case: BAD_LINES[case]})
+    run_burnish(*job(data, tmp_path / "run", "--model_name_or_path", chat_model), expect=2)
+    error = capsys.readouterr().err
+    assert f"rows.jsonl:{len(ODD_TEXTS) + 1}: " in error
+    assert "--on_bad_row skip" in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_bad_line_can_be_skipped_and_odd_texts_train(chat_model: Path, tmp_path: Path) -> None:
+    data, run = _odd_file(tmp_path / "rows.jsonl", BAD_LINES), tmp_path / "run"
+    words = ("--model_name_or_path", chat_model, "--on_bad_row", "skip", "--max_length", 64)
+    run_burnish(*job(data, run, *words))
+    report = _report(run)
+    assert report["rows_read"] == len(ODD_TEXTS) + len(BAD_LINES)
+    assert report["groups_used"] == len(ODD_TEXTS)
+    assert report["counts"]["bad_row"] == len(BAD_LINES)
+    rejected = [json.loads(line) for line in (run / "rejected_rows.jsonl").read_text().splitlines()]
+    assert [entry["row"] for entry in rejected] == [len(ODD_TEXTS) + number for number in range(1, len(BAD_LINES) + 1)]
+    assert all(map(math.isfinite, _losses(run)))
+
+
+def test_a_compressed_file_that_breaks_off_is_told_and_its_whole_rows_train(
+    chat_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = tmp_path / "rows.jsonl.gz", tmp_path / "run"
+    rows = [json.dumps(pair(f"{n * 7919}", f"{n * 104729}", f"{n}")).encode() + b"\n" for n in range(60)]
+    whole = gzip.compress(b"".join(rows))
+    data.write_bytes(whole[: len(whole) // 2])
+    words = ("--model_name_or_path", chat_model, "--max_steps", 1)
+    run_burnish(*job(data, run, *words), expect=2)
+    error = capsys.readouterr().err
+    assert "rows.jsonl.gz:" in error
+    assert "the compressed file breaks off" in error
+    run_burnish(*job(data, run, *words, "--on_bad_row", "skip"))
+    assert 0 < _report(run)["groups_used"] < 60
+
+
+def test_repetitions_and_contradictions_are_counted_and_train(chat_model: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    rows = [pair("a", "b", "c"), pair("a", "b", "c"), pair("d", "e", "f"), pair("d", "f", "e"), pair("g", "h", "i")]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run_burnish(*job(tmp_path / "rows.jsonl", run, "--model_name_or_path", chat_model))
+    report = _report(run)
+    assert report["rows_read"] == report["groups_used"] == 5
+    assert report["counts"]["duplicate_row"] == 1
+    assert report["counts"]["contradictory_pair"] == 2
+    assert all(map(math.isfinite, _losses(run)))
+
+
+def test_rows_of_several_forms_are_each_read_as_what_they_are(chat_model: Path, tmp_path: Path) -> None:
+    """The first row decides nothing for the others."""
+    run = tmp_path / "run"
+    talk = lambda *turns: [dict(zip(("role", "content"), turn, strict=True)) for turn in turns]  # noqa: E731
+    rows: list[Any] = [
+        pair("a", "b", "c"),
+        {"prompt": "plain ", "chosen": "b", "rejected": "c"},
+        {"chosen": talk(("user", "q"), ("assistant", "x")), "rejected": talk(("user", "q"), ("assistant", "y"))},
+        {"prompt_ids": [5, 6], "chosen_ids": [7, 8], "rejected_ids": [9]},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run_burnish(*job(tmp_path / "rows.jsonl", run, "--model_name_or_path", chat_model))
+    assert _report(run)["groups_used"] == len(rows)
+    assert all(map(math.isfinite, _losses(run)))
+
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+def test_a_template_that_drops_the_system_turn_is_counted_row_by_row(chat_model: Path, tmp_path: Path) -> None:
+    rows = [{**pair("a", "b", "c"), "prompt": [SYSTEM, {"role": "user", "content": "a"}]}, pair("d", "e", "f")]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dropping = tmp_path / "dropping.jinja"
+    dropping.write_text(
+        "{% for m in messages %}{% if m.role != 'system' %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    words = ("--model_name_or_path", chat_model, "--chat_template_path", dropping)
+    run_burnish(*job(tmp_path / "rows.jsonl", tmp_path / "run", *words))
+    assert _report(tmp_path / "run")["counts"]["turn_changed"] == 1
+
+
+def test_conversations_for_a_model_without_a_template_stop_the_run_with_the_cure(
+    chat_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(chat_model, bare)
+    (bare / "chat_template.jinja").unlink()
+    (tmp_path / "rows.jsonl").write_text(json.dumps(pair()) + "\n")
+    run_burnish(*job(tmp_path / "rows.jsonl", tmp_path / "run", "--model_name_or_path", bare), expect=2)
+    error = capsys.readouterr().err
+    assert "no chat template" in error
+    assert "--chat_template_path" in error
     assert not (tmp_path / "run").exists()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from burnish.engine.manifest import scan_checkpoints
-from faults.harness import Job, assert_equal_runs, records, state, temporaries
+from faults.harness import Job, assert_equal_runs, good_steps, records, state, temporaries
 
 PREEMPTED = 75
 
@@ -36,22 +36,37 @@ def test_a_signal_in_a_step_finishes_it_and_saves(number: str, tiny: Job, golden
     assert state(tiny.path("run"))["status"] == "done"
 
 
-def test_a_signal_while_saving_leaves_that_checkpoint_and_no_second_one(tiny: Job, golden: Path) -> None:
-    interrupt(tiny, {"name": "signal_in_save", "number": "SIGTERM", "step": 6})
+@pytest.mark.parametrize("saving", [(), ("--async_save",)], ids=["in the loop", "beside it"])
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_a_signal_while_saving_leaves_that_checkpoint_and_no_second_one(
+    number: str, saving: Any, tiny: Job, golden: Path
+) -> None:
+    """Saved beside the training, the checkpoint of the step that the signal finds the run in may come after it."""
+    interrupt(tiny, {"name": "signal_in_save", "number": number, "step": 6}, words=saving)
+    if saving:
+        assert good_steps(tiny.path("run"))[:2] == [3, 6]
+        tiny.resume("run", *saving)
+        assert_equal_runs(tiny.path("run"), golden)
+        return
     assert [one.step for one in scan_checkpoints(tiny.path("run") / "checkpoints")] == [3, 6]
     tiny.resume("run")
     assert_equal_runs(tiny.path("run"), golden)
 
 
-def test_a_signal_while_evaluating_leaves_the_evaluation_for_the_resumed_run(tiny: Job) -> None:
-    words = ("--eval_dataset_name", tiny.held_out, "--eval_steps", 4)
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_a_signal_while_evaluating_leaves_the_evaluation_for_the_resumed_run(number: str, tiny: Job) -> None:
+    words = (*evaluating(tiny), "--max_steps", 14)
     tiny.run("golden", *words)
-    interrupt(tiny, {"name": "signal_in_evaluation", "number": "SIGTERM", "evaluation": 2}, words=words)
+    interrupt(tiny, {"name": "signal_in_evaluation", "number": number, "evaluation": 2}, words=words)
     run = tiny.path("run")
     assert state(run)["step"] == 8
     assert [record["step"] for record in records(run) if record["kind"] == "eval"] == [4]
     tiny.resume("run", *words)
-    assert_equal_runs(run, tiny.path("golden"))
+    assert_equal_runs(run, tiny.path("golden"), 14)
+
+
+def evaluating(tiny: Job) -> tuple[Any, ...]:
+    return ("--eval_dataset_name", tiny.held_out, "--eval_steps", 4)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -62,6 +77,27 @@ def test_a_second_signal_ends_the_run_at_once(number: signal.Signals, tiny: Job,
     assert scan_checkpoints(tiny.path("run") / "checkpoints")[-1].step == 3
     tiny.resume("run")
     assert_equal_runs(tiny.path("run"), golden)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("where", ["save", "save beside training", "evaluation"])
+def test_a_second_signal_while_saving_or_evaluating_ends_the_run_with_nothing_half_committed(
+    where: str, number: signal.Signals, tiny: Job, golden: Path
+) -> None:
+    place = {"evaluation": 2} if where == "evaluation" else {"step": 6}
+    words = ("--async_save",) if "beside" in where else evaluating(tiny) if where == "evaluation" else ()
+    fault = {"name": f"signal_in_{where.split()[0]}", "number": number.name, "times": 2, **place}
+    ended = tiny.run("run", *words, expect=128 + number, faults=(fault,))
+    run = tiny.path("run")
+    assert ended.err.splitlines()[-1] == f"burnish: {number.name} again; stopping at once"
+    steps = good_steps(run)
+    assert steps[-1] in (3, 6)
+    assert state(run)["status"] == "running"
+    resumed = tiny.resume("run", *words)
+    assert f"resumed after step {steps[-1]} of" in resumed.err
+    assert temporaries(run) == []
+    if where != "evaluation":
+        assert_equal_runs(run, golden)
 
 
 def test_the_time_limit_stops_like_a_signal(tiny: Job, golden: Path) -> None:

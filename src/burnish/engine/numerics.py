@@ -13,6 +13,9 @@ from burnish.engine.settings import TrainingSettings
 LEAST_RELATIVE_SIGMA = 0.05
 """σ is taken as at least this share of the mean: a loss that stands still (DPO's log 2) has no σ to speak of."""
 
+LEAST_STEPS = 16
+"""Steps that mean and σ are taken from at least: σ is then known to 18 %, and six of it leave room for that."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -48,8 +51,8 @@ def judge_step(loss: float, grad_norm: float, recent_losses: Sequence[float], se
 
 
 def _find_spike(loss: float, recent: Sequence[float], settings: TrainingSettings) -> str | None:
-    """Say how far a loss stands above the window, where that is a spike; no judgement before half a window."""
-    if 2 * len(recent) < settings.loss_spike_window:
+    """Say how far a loss stands above the window, where that is a spike; no judgement from too few steps."""
+    if len(recent) < min(LEAST_STEPS, settings.loss_spike_window // 2):
         return None
     mean = statistics.fmean(recent)
     sigma = max(statistics.pstdev(recent, mean), LEAST_RELATIVE_SIGMA * abs(mean), math.ulp(1.0))
