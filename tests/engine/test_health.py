@@ -65,7 +65,7 @@ def test_chosen_completions_that_become_less_likely_are_told_with_nats_and_steps
     watching = watch()
     assert watching.judge(50, window(shift=1.0))[1] is None
     record, line = watching.judge(100, window(shift=-11.0))
-    assert line == "health: chosen log-probability fell 12 nats (0.60 a token) in 50 steps"
+    assert line == "health: chosen log-probability fell 12 nats (0.6 a token) in 50 steps"
     assert record is not None
     assert record["chosen_logp_fall"] == pytest.approx(12)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from faults.harness import Job, records
-from jobs import stage_job, write_pairs
+from jobs import stage_job, write_completions
 from runs import read_metrics, run_burnish
 
 
@@ -59,11 +59,11 @@ def test_a_reward_model_that_learns_length_says_so(tmp_path: Path, capsys: pytes
     run_burnish(*stage_job("reward", data, tmp_path / "run", *words))
     assert "health: rewards follow length (r = 0." in capsys.readouterr().err
     found = [record for record in read_metrics(tmp_path / "run") if record["kind"] == "health"]
-    assert found[-1]["length_correlation"] > 0.7
+    assert max(record["length_correlation"] for record in found) > 0.7
     assert not [name for record in read_metrics(tmp_path / "run") for name in record if name.startswith("health/")]
 
 
 def test_methods_without_pairs_have_no_health_line(tmp_path: Path) -> None:
-    data = write_pairs(tmp_path / "pairs.jsonl")
+    data = write_completions(tmp_path / "rows.jsonl")
     run_burnish(*stage_job("sft", data, tmp_path / "run", "--max_steps", 2))
     assert not [record for record in read_metrics(tmp_path / "run") if record["kind"] == "health"]
