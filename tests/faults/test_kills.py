@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from faults.harness import Job, assert_equal_runs, good_steps, state, temporaries
+from faults.harness import TIMES, Ended, Job, assert_equal_runs, good_steps, state, temporaries
 
 KILLED = -9
 KILLS = 8
@@ -80,6 +81,18 @@ def test_a_chain_of_resumes_ends_equal(tiny: Job, golden: Path) -> None:
     tiny.resume("run")
     assert_equal_runs(tiny.path("run"), golden)
     assert [one["step"] for one in state(tiny.path("run"))["resumptions"]] == [5, 16, 21]
+
+
+def test_the_lines_of_a_stopped_and_resumed_run_are_those_of_one_that_never_stopped(tiny: Job) -> None:
+    def lines(ended: Ended) -> list[dict[str, Any]]:
+        records = [ast.literal_eval(line) for line in ended.out.splitlines() if line.startswith("{")]
+        return [{key: value for key, value in record.items() if not key.endswith(TIMES)} for record in records]
+
+    whole = lines(tiny.run("whole"))
+    stop = {"name": "signal_in_step", "number": "SIGTERM", "step": 11}  # in the middle of a logging interval
+    stopped = lines(tiny.run("run", expect=75, faults=(stop,)))
+    assert len(stopped) == 5
+    assert [*stopped, *lines(tiny.resume("run"))] == whole
 
 
 def test_a_run_killed_while_its_model_is_exported_exports_it_when_resumed(tiny: Job, golden: Path) -> None:

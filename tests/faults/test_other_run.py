@@ -81,6 +81,12 @@ def test_a_moved_data_set_is_the_same_data(tiny: Job, killed: Path, golden: Path
     assert_equal_runs(run, golden)
 
 
+def test_moved_caches_are_the_same_run(tiny: Job, killed: Path, golden: Path) -> None:
+    run = copy_run(killed, tiny.path("run"))
+    tiny.resume("run", "--reference_cache_dir", tiny.folder / "scores", "--data_cache_dir", tiny.folder / "rows")
+    assert_equal_runs(run, golden)
+
+
 def test_a_key_that_does_not_exist_is_named_with_those_that_do(tiny: Job, killed: Path) -> None:
     copy_run(killed, tiny.path("run"))
     error = tiny.resume("run", "--allow_changed", "sede", expect=2).err

@@ -1,0 +1,37 @@
+"""docs/reliability.md: every fault has a row in both languages, and every test that it names exists."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[1]
+ENGLISH, CHINESE = REPOSITORY / "docs" / "reliability.md", REPOSITORY / "docs" / "zh" / "reliability.md"
+WITHOUT_A_SUBJECT = {15, 32}
+ROW = re.compile(r"^\| (\d+) \|", re.MULTILINE)
+
+
+def faults_of(page: Path) -> list[int]:
+    """Numbers of the faults that a page's tables have rows for; exit codes have a header of their own."""
+    table = page.read_text(encoding="utf-8").split("| # |", 1)[1].split("\n\n", 1)[0]
+    return [int(number) for number in ROW.findall(table)]
+
+
+def test_every_fault_has_a_row_in_both_languages() -> None:
+    expected = [number for number in range(1, 34) if number not in WITHOUT_A_SUBJECT]
+    assert faults_of(ENGLISH) == faults_of(CHINESE) == expected
+
+
+def test_every_test_that_the_page_names_exists() -> None:
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", ENGLISH.read_text(encoding="utf-8"))
+    assert len(named) == len(faults_of(ENGLISH))
+    missing = [(file, test) for file, test in named if test not in _defined_in(file)]
+    assert missing == []
+
+
+def _defined_in(file: str) -> set[str]:
+    """Names of all tests of files of that name."""
+    paths = list((REPOSITORY / "tests").rglob(file))
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in paths)
+    return {node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
