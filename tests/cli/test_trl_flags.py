@@ -289,6 +289,22 @@ def test_trls_words_become_ours_in_every_command(method: str, words: str, expect
 
 
 @pytest.mark.parametrize(
+    ("method", "names"),
+    [
+        ("dpo", "sigmoid hinge ipo exo_pair nca_pair robust bco_pair sppo_hard aot aot_unpaired sigmoid_norm"),
+        ("dpo", "apo_zero apo_down discopop sft"),
+        ("kto", "kto apo_zero_unpaired"),
+        ("sft", "nll dft chunked_nll"),
+    ],
+)  # fmt: skip
+def test_every_loss_of_trls_is_here(method: str, names: str):
+    for name in names.split():
+        words = ["--label_smoothing", "0.001"] if name == "exo_pair" else []
+        loss = settings("--loss_type", name, *words, method=method)["loss_type"]
+        assert loss in (name, [name], "nll")
+
+
+@pytest.mark.parametrize(
     ("method", "words", "says"),
     [
         ("sft", ["--packing_strategy", "wrapped"], "examples are packed whole"),

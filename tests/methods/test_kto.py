@@ -195,3 +195,19 @@ def test_rows_without_a_label_are_refused(tmp_path: Path, capsys: pytest.Capture
     run_burnish(*_kto_job(data, tmp_path / "run"), expect=2)
     assert "not a completion with a label" in capsys.readouterr().err
     assert POLICY.exists()
+
+
+def test_a_precomputed_reference_answers_for_mismatched_completions_of_every_epoch(tmp_path: Path) -> None:
+    data = write_completions(tmp_path / "rows.jsonl", count=16, labelled=True)
+    held_out = write_completions(tmp_path / "held-out.jsonl", seed=1, count=8, labelled=True)
+    words = ["--num_train_epochs", 2, "--eval_dataset_name", held_out, "--eval_steps", 2, "--reference_cache", "memory"]
+    run_burnish(*stage_job("kto", data, tmp_path / "live", *words))
+    run_burnish(*stage_job("kto", data, tmp_path / "before", *words, "--precompute_ref_log_probs"))
+    names = ("loss", "kl", "grad_norm", "rewards/margins", "eval_loss", "eval_kl")
+    before, live = (
+        [{name: record[name] for name in names if name in record} for record in read_metrics(tmp_path / run)]
+        for run in ("before", "live")
+    )
+    assert len(before) == len(live) == 7  # four steps, two evaluations, the summary
+    for record, expected in zip(before, live, strict=True):
+        assert record == pytest.approx(expected, rel=1e-5, abs=1e-6)

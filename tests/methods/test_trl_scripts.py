@@ -7,9 +7,10 @@ import os
 import runpy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from transformers import TrainerCallback
 
 import burnish
 from burnish import (
@@ -277,6 +278,15 @@ def test_arguments_that_ask_for_nothing_pass() -> None:
     DPOTrainer(data_collator=None, compute_metrics=None, optimizers=(None, None), quantization_config=None)
 
 
+class Seen(TrainerCallback):
+    """Remembers the steps."""
+
+    steps: ClassVar[list[int]] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.steps.append(state.global_step)
+
+
 def test_end_closes_the_trackers_and_lets_go_of_the_output_folder(tmp_path: Path) -> None:
     config = DPOConfig(
         model_name_or_path=str(POLICY), output_dir=str(tmp_path / "run"), max_steps=1, num_samples=0,
@@ -284,9 +294,13 @@ def test_end_closes_the_trackers_and_lets_go_of_the_output_folder(tmp_path: Path
     )  # fmt: skip
     rows = [json.loads(line) for line in write_pairs(tmp_path / "pairs.jsonl", count=16).read_text().splitlines()]
     trainer = DPOTrainer(args=config, train_dataset=rows)
+    trainer.add_callback(Seen)
     trainer.train()
+    with pytest.raises(ConfigError, match=r"add callbacks before train\(\)"):
+        trainer.add_callback(Seen)
     trainer.save_state()
     trainer.end()
+    assert Seen.steps == [1]
     assert trainer.accelerator.trackers == []
     assert json.loads((tmp_path / "run" / "trainer_state.json").read_text())["max_steps"] == 1
     again = DPOTrainer(args=DPOConfig(**{**vars(config), "overwrite": True}), train_dataset=rows)

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from burnish.batching.sampler import StepSampler
@@ -21,10 +20,11 @@ from burnish.engine.counters import Counters
 from burnish.engine.evaluation import EvaluationSets
 from burnish.engine.health import HealthWatch, without_health
 from burnish.engine.interruption import StopRequest
-from burnish.engine.memory_retry import train_within_memory, within_memory
+from burnish.engine.memory_retry import train_within_memory
 from burnish.engine.metrics import MetricSums
 from burnish.engine.numerics import Verdict, judge_step
 from burnish.engine.passes import Passes
+from burnish.engine.precompute import precompute_reference
 from burnish.engine.recorder import Recorder
 from burnish.engine.settings import TrainingSettings
 from burnish.engine.watchdog import Watchdog
@@ -83,7 +83,8 @@ class TrainingLoop:
         self.callbacks.call("on_train_begin")
         self.passes.scorer.train()
         if getattr(self.settings, "precompute_ref_log_probs", False):
-            self.precompute_reference()
+            sets = [] if self.evaluation is None else [one.groups for one in self.evaluation.sets]
+            precompute_reference(self.passes, self.groups, sets, self.sampler, total_steps=self.total_steps)
         if (self.settings.eval_on_start and first_step == 0) or self.counters.owes_evaluation:
             self._evaluate_then_save()
         self._leave_if_asked()
@@ -97,23 +98,6 @@ class TrainingLoop:
         self.passes.flush()
         self.callbacks.call("on_train_end")
         return self._summary(time.perf_counter() - started, first_step, first_groups)
-
-    def precompute_reference(self) -> None:
-        """Let the reference score all groups, cut as the first epoch will cut them, and free its memory.
-
-        Coming in the same company as in training, its values are those that training would have got.
-        """
-        reference, passes = self.passes.reference, self.passes
-        if reference is None or reference.live is None:
-            return
-        with progress("scoring the reference", total=len(self.groups), unit="groups") as advance:
-            for step in range(self.sampler.steps_per_epoch):
-                indices = [int(index) for index in self.sampler.groups_of(step)]
-                members = [self.groups[index] for index in indices]
-                within_memory(passes, partial(passes.score_reference, indices, members, advance))
-        for held_out in [] if self.evaluation is None else [one.groups for one in self.evaluation.sets]:
-            within_memory(passes, partial(passes.score_reference, range(len(held_out)), held_out, lambda _: None))
-        reference.unload()
 
     def evaluate(self) -> dict[str, float]:
         """Evaluate now, write each set's record, see whether it is the best so far, and give all metrics."""

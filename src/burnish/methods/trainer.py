@@ -338,6 +338,12 @@ class Trainer(ABC):
         if self.session.ranks.is_main:
             self.state.save_to_json(str(path))
 
+    def add_callback(self, callback: Any) -> None:
+        """Add one of transformers' TrainerCallback objects or classes. Raises ConfigError once a run is prepared."""
+        if self._loop is not None:
+            raise ConfigError("add_callback: the run is prepared already; add callbacks before train()")
+        self.user_callbacks.append(callback)
+
     def end(self) -> None:
         """End a script: close the trackers and the process group, and release the output folder."""
         self.accelerator.end_training()
