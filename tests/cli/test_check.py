@@ -56,6 +56,18 @@ def test_json_goes_to_a_file_beside_the_tables_or_alone_to_standard_output(
     assert printed["eval"]["counts"] == {"shared_prompt": 1}
 
 
+def test_several_sets_are_checked_one_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = _write(tmp_path / "pairs.jsonl", pair())
+    run_burnish("check", path, "--eval_data", f"math={path}", expect=2)
+    assert "looks at one set; give it with --eval_dataset_name FILE" in capsys.readouterr().err
+
+
+def test_without_a_tokenizer_no_length_in_tokens_is_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = _write(tmp_path / "pairs.jsonl", pair("a long question", "a long answer", "another"))
+    run_burnish("check", path, "--max_prompt_length", 2, "--max_completion_length", 2, "--json", "-")
+    assert json.loads(capsys.readouterr().out)["train"]["counts"] == {}
+
+
 def test_strangers_texts_reach_the_terminal_without_control_characters(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 State = Literal["prompt", "counted", "not counted", "cut"]
 
-_CUTS = {"completion_cut": "completions cut at max_length", "prompt_trimmed": "prompt's start cut to fit max_length"}
+_CUTS = {
+    "completion_cut": "completions cut at max_length or max_completion_length",
+    "prompt_trimmed": "prompt's start cut to fit max_length or max_prompt_length",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,17 @@ def read_precision(_: Any, layer: Layer) -> dict[str, Any]:
     return {"precision": "fp32"} if bf16 is False or "mixed_precision" in layer else {}
 
 
+def read_attention(value: Any) -> Any:
+    """Sdpa or eager; kernels that take no mask are refused with their reason."""
+    word = value[0] if isinstance(value, list) and len(value) == 1 else value
+    if isinstance(word, str) and ("flash" in word or "/" in word or word == "flex_attention"):
+        raise ConfigError(
+            f"--attn_implementation {word} is not supported; leave it out: a shared prompt needs a mask of its own, "
+            "which sdpa takes"
+        )
+    return value
+
+
 def _switch(layer: Layer, name: str) -> bool | None:
     value = layer.get(name)
     return None if value is None else read_bool(value, f"--{name}")
@@ -53,7 +64,9 @@ def read_model_init_kwargs(value: Any, _: Layer) -> dict[str, Any]:
     for name, argument in (value or {}).items():
         if name in ("dtype", "torch_dtype"):
             settings |= read_precision(None, {"dtype": argument})
-        elif name in ("attn_implementation", "trust_remote_code"):
+        elif name == "attn_implementation":
+            settings[name] = read_attention(argument)
+        elif name == "trust_remote_code":
             settings[name] = argument
         elif name == "revision":
             settings["model_revision"] = argument
@@ -95,6 +108,7 @@ MODEL: dict[str, Answer] = {
     "attn_implementation": Same(
         "sdpa or eager: shared prompts need a mask of their own, which flash-attention kernels do not take",
         "sdpa 或 eager：共享提示需要自定义掩码，flash-attention 内核不接受",
+        read=read_attention,
     ),
     "model_init_kwargs": Translated(
         "precision, attn_implementation, model_revision, trust_remote_code",

@@ -121,7 +121,7 @@ def check_data(
     fault = None if tokenizer is None else _missing_template(rows, tokenizer)
     usable = None if fault else tokenizer
     if usable is None:
-        settings = replace(settings, max_length=None)
+        settings = replace(settings, max_length=None, max_prompt_length=None, max_completion_length=None)
     with tempfile.TemporaryDirectory(prefix="burnish-check-") as folder:
         train, groups = _check_split(rows, usable, settings, kind, Path(folder) / "train.arrow")
         train.errors += [fault] if fault else []
