@@ -125,6 +125,21 @@ def test_the_layout_of_rows_changes_no_update(name: str, layout: dict[str, bool]
         assert others == pytest.approx(metrics, rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.parametrize("name", ["nll", "nll, smoothed", "dft"])
+def test_rows_filled_with_several_examples_have_the_gradients_of_rows_of_their_own(name: str) -> None:
+    """Packing mixes no two examples: each sees itself only, and its positions begin at 0."""
+    groups, method = _groups(name), METHODS[name]
+    expected, metrics = _step(_passes(method, WHOLE, shared=False), groups)
+    for row_tokens, num_rows in ((40, 3), (WHOLE, 1)):
+        passes = _passes(method, WHOLE)
+        passes.cut = replace(passes.cut, row_tokens=row_tokens)
+        (micro,) = passes.cut.plan(range(ROWS), groups).micro_batches
+        assert micro.num_rows == num_rows
+        gradient, others = _step(passes, groups)
+        assert relative_difference(gradient, expected) < 1e-5
+        assert others == pytest.approx(metrics, rel=1e-5)
+
+
 @pytest.mark.parametrize("name", ["kto", "nll", "reward"])
 def test_an_evaluation_says_what_training_says_however_it_is_cut(name: str) -> None:
     groups, method = _groups(name), METHODS[name]
