@@ -3,6 +3,7 @@
     python benchmarks/real_rows.py persona persona_agreeableness.jsonl --out agreeableness
     python benchmarks/real_rows.py llmbar llmbar/*.json --out llmbar
     python benchmarks/real_rows.py solutions example_model_solutions.jsonl.gz --out solutions
+    python benchmarks/real_rows.py lists example_model_solutions.jsonl.gz --out lists
 
 Each writes OUT-train.jsonl and OUT-test.jsonl. Which rows are held out follows from a hash of the prompt, so that it
 never changes and no prompt stands in both.
@@ -10,6 +11,7 @@ never changes and no prompt stands in both.
 persona    "question", "answer_matching_behavior", "answer_not_matching_behavior": pairs, Yes against No
 llmbar     "input", "output_1", "output_2", "label" (1 or 2): pairs, the better output chosen
 solutions  gsm8k's graded model solutions: unpaired rows, labelled with "is_correct"
+lists      the same as lists: the four solutions of a question, scored 1 if right and 0 if wrong, where both occur
 """
 
 from __future__ import annotations
@@ -77,6 +79,18 @@ def solution_rows(raw: dict[str, Any]) -> Iterator[dict[str, Any]]:
             }
 
 
+def list_rows(raw: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a question's graded solutions as one list, if right and wrong ones are among them."""
+    graded = [value for value in raw.values() if isinstance(value, dict) and value["solution"]]
+    scores = [float(value["is_correct"]) for value in graded]
+    if len(set(scores)) == 2:
+        yield {
+            "prompt": [message("user", raw["question"])],
+            "completions": [[message("assistant", value["solution"])] for value in graded],
+            "scores": scores,
+        }
+
+
 def pair(prompt: str, chosen: str, rejected: str) -> dict[str, Any]:
     """Return a preference row of messages."""
     return {
@@ -95,6 +109,7 @@ FORMS: dict[str, Callable[[dict[str, Any]], Iterator[dict[str, Any]]]] = {
     "persona": persona_rows,
     "llmbar": llmbar_rows,
     "solutions": solution_rows,
+    "lists": list_rows,
 }
 
 

@@ -55,6 +55,16 @@ def test_the_labelled_output_is_chosen(tmp_path: Path, monkeypatch: pytest.Monke
     assert (row["chosen"][0]["content"], row["rejected"][0]["content"]) == ("2", "3")
 
 
+def test_graded_solutions_become_a_scored_list_where_right_and_wrong_ones_are_among_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alike = {**SOLUTIONS[0], "6b_finetuning": {"is_correct": True, "solution": "2"}}
+    made = _made("lists", tmp_path / "rows.jsonl", [*SOLUTIONS, alike], monkeypatch)
+    (row,) = made["train"] + made["test"]
+    assert [completion[0]["content"] for completion in row["completions"]] == ["A: 3", "A: 2"]
+    assert row["scores"] == [0.0, 1.0]
+
+
 def test_graded_solutions_become_labelled_completions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = _made("solutions", tmp_path / "rows.jsonl", SOLUTIONS, monkeypatch)
     rows = made["train"] + made["test"]

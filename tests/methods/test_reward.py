@@ -138,10 +138,14 @@ def test_ranked_lists_train_on_all_their_pairs(tmp_path: Path) -> None:
 
 def test_rewards_become_margins_of_dpo(trained: Path, tmp_path: Path) -> None:
     run_burnish("score", trained / "run" / "model", trained / "pairs.jsonl", tmp_path / "scored.jsonl")
-    run_burnish(*job(tmp_path / "scored.jsonl", tmp_path / "odpo", "--loss_type", "odpo", "--max_steps", 1))
+    whole = ["--global_batch_size", 24, "--beta", 0.5]
+    run_burnish(*job(tmp_path / "scored.jsonl", tmp_path / "odpo", "--loss_type", "odpo", "--max_steps", 1, *whole))
     margins = [row["margin"] for row in _rows(tmp_path / "scored.jsonl")]
-    assert any(margins)
-    assert read_metrics(tmp_path / "odpo")[0]["loss"] != pytest.approx(np.log(2), abs=1e-6)
+    assert np.ptp(margins) > 0
+    # Before the first update every reward is 0: -log σ(0 - margin) is all that the loss can be.
+    expected = float(np.mean(np.log1p(np.exp(margins))))
+    assert read_metrics(tmp_path / "odpo")[0]["loss"] == pytest.approx(expected, rel=1e-5)
+    assert expected != pytest.approx(np.log(2), rel=1e-3)
 
 
 @pytest.mark.parametrize(
