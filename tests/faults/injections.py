@@ -217,6 +217,26 @@ def slow_steps(seconds: float) -> None:
     _before(TrainingLoop, "_one_step", lambda _: time.sleep(seconds))
 
 
+def limit_address_space(step: int, more_bytes: int) -> None:
+    """Let this process map only so many bytes more, from the middle of a step (from 1) on.
+
+    Freed blocks go back at once: the limit counts addresses, and those of a heap stay its own when its memory is free.
+    """
+    import ctypes
+    import resource
+
+    mmap_threshold = -3  # a name of glibc's mallopt(3): blocks from this size on are unmapped when they are freed
+
+    def strike() -> None:
+        ctypes.CDLL(None).mallopt(mmap_threshold, 1 << 16)
+        with open("/proc/self/statm") as file:  # noqa: PTH123
+            pages = int(file.read().split()[0])
+        limit = pages * resource.getpagesize() + more_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+    _in_step(step, strike)
+
+
 def out_of_memory(
     above: int, where: str, step: int = 1, times: int = 10**9, rank: int = 0, training: bool = True
 ) -> None:
