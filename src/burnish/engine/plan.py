@@ -24,6 +24,8 @@ class RunPlan:
     steps: str
     cut: str
     """Micro-batches, and whether prompts are shared, with the reason."""
+    activations: str
+    """Kept or recomputed in the backward pass, and why."""
     parameters: str
     memory: Mapping[str, float]
     """Estimated bytes of one device by what they hold; `total` last."""
@@ -42,6 +44,7 @@ class RunPlan:
             "tokens": self.tokens,
             "steps": self.steps,
             "micro-batches": self.cut,
+            "activations": self.activations,
             "parameters": self.parameters,
             "memory": f"{describe_memory(self.memory)} (estimated{self._each()})",
         }

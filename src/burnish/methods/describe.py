@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
+from burnish.device.memory import total_memory_bytes
 from burnish.engine.loop import total_steps
 from burnish.engine.method import Method
-from burnish.engine.plan import RunPlan
+from burnish.engine.plan import RunPlan, format_bytes
 from burnish.methods.budget import choose_budget
 from burnish.methods.session import Session
 from burnish.models.estimate import count_parameters
@@ -35,6 +36,16 @@ def describe_run(session: Session, method: Method, config: Any) -> RunPlan:
     share = "shared prompts" if session.cut.shared and groups.max_completions > 1 else "one completion a row"
     share += ", packed without padding" if session.cut.packed else ""
     share = share if session.cut.row_tokens is None else f"rows of up to {session.cut.row_tokens:,} tokens, filled"
+    memory = share_memory(
+        session.model,
+        devices=session.ranks.size,
+        parallel=config.parallel,
+        tokens=session.cut.max_tokens,
+        row_tokens=min(int(lengths.max()), session.cut.max_tokens),
+        reference_dtype=_reference_dtype(session, config),
+        compute_dtype=session.precision.dtype,
+        has_frozen_reference=session.reference is not None and isinstance(session.reference.live, FrozenReference),
+    ).as_dict()
     return RunPlan(
         title=f"burnish {method.name}: the plan",
         device=session.device.reason,
@@ -55,19 +66,21 @@ def describe_run(session: Session, method: Method, config: Any) -> RunPlan:
             f"{len(first_plan.micro_batches)} in the first step, at most {session.cut.max_tokens:,} tokens each "
             f"({choose_budget(config, session).reason}); {share} ({session.scoring.reason})"
         ),
+        activations=_activations_in_words(config.gradient_checkpointing, memory["total"], session),
         parameters=f"{counts.trainable:,} trained of {counts.total:,}",
-        memory=share_memory(
-            session.model,
-            devices=session.ranks.size,
-            parallel=config.parallel,
-            tokens=session.cut.max_tokens,
-            row_tokens=min(int(lengths.max()), session.cut.max_tokens),
-            reference_dtype=_reference_dtype(session, config),
-            compute_dtype=session.precision.dtype,
-            has_frozen_reference=session.reference is not None and isinstance(session.reference.live, FrozenReference),
-        ).as_dict(),
+        memory=memory,
         devices=session.ranks.size,
     )
+
+
+def _activations_in_words(is_recomputed: bool, estimated_bytes: float, session: Session) -> str:
+    """Whether activations are kept, and whether the device has room for them."""
+    if is_recomputed:
+        return "recomputed in the backward pass (--gradient_checkpointing)"
+    room = total_memory_bytes(session.device)
+    if estimated_bytes <= room:
+        return f"kept: the estimate below is within the {format_bytes(room)} of the device"
+    return f"kept, but the estimate below is above the {format_bytes(room)} of the device: add --gradient_checkpointing"
 
 
 def _balancing_in_words(session: Session) -> str:
