@@ -12,8 +12,9 @@ import torch
 
 from burnish.engine.health import HealthWatch, without_health
 from burnish.objectives.combine import Combination
-from burnish.objectives.health import length_sums, preference_health
+from burnish.objectives.health import length_sums, preference_health, unpaired_health
 from burnish.objectives.scores import PairScores
+from burnish.objectives.unpaired import UnpairedScores
 
 
 @dataclass
@@ -166,6 +167,28 @@ def test_sums_of_micro_batches_add_up_to_those_of_the_step() -> None:
 )
 def test_saturation_is_a_word_for_losses_that_flatten_out(loss: list[str], saturates: bool) -> None:
     assert Combination(loss, None, {"beta": 0.1}).saturates is saturates
+
+
+def test_rows_with_labels_are_judged_by_the_desirable_ones() -> None:
+    generator = np.random.default_rng(7)
+    desirable = np.arange(80) % 2 == 0
+    shifts = np.where(desirable, -9.0, 30.0) + generator.normal(size=80)
+    lengths = generator.integers(20, 40, size=80)
+    scores = UnpairedScores(
+        logps=torch.tensor(shifts - 50.0),
+        ref_logps=torch.full((80,), -50.0, dtype=torch.float64),
+        num_tokens=torch.tensor(lengths),
+        is_desirable=torch.tensor(desirable, dtype=torch.float64),
+        weight=torch.ones(80, dtype=torch.float64),
+    )
+    rewards = 0.1 * scores.logratio
+    sums = {name: float(total) for name, (total, _) in unpaired_health(scores, rewards).items()}
+    record, line = watch().judge(10, sums)
+    assert record is not None
+    assert record["rows"] == 80
+    assert record["chosen_logp_fall"] == pytest.approx(-shifts[desirable].mean())
+    assert record["length_correlation"] == pytest.approx(np.corrcoef(rewards.numpy(), lengths)[0, 1])
+    assert str(line).startswith("health: chosen log-probability fell 9")
 
 
 def test_sums_are_never_logged_as_means() -> None:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from burnish.engine.manifest import scan_checkpoints
-from faults.harness import Job, assert_equal_runs, checkpoint, copy_run, good_steps, make_model, records, state, tensors
+from faults.harness import Job, assert_equal_runs, checkpoint, good_steps, make_model, records, state, tensors
 
 EVERY = ("--save_steps", 1, "--logging_steps", 1)
 SPIKE = {"name": "scale_loss", "factor": "1000", "first": 20, "last": 20}
@@ -194,4 +194,3 @@ def test_other_weights_of_the_same_shape_are_no_fault(tiny: Job, tmp_path: Path)
     other = make_model(tmp_path / "other", seed=3)
     tiny.run("run", *STILL, "--ref_model_name_or_path", other)
     assert checkpoint(tiny.path("run"), 2).exists()
-    assert copy_run(tiny.path("run"), tmp_path / "copy").exists()

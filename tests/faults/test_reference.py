@@ -10,21 +10,34 @@ from typing import Any
 import pytest
 
 from burnish.models.logp_store import LogpStore
-from faults.harness import Job, assert_equal_runs, make_model, records
+from faults.harness import Job, Server, assert_equal_runs, make_model, records
 
 MOVING = ("--sync_ref_model", "--ref_model_sync_steps", 4, "--loss_type", "bco_pair")
 ADAPTER = ("--use_peft", "--lora_r", 4, "--lora_dropout", 0.1, "--ref_model_mixup_alpha", 1)
 SHORT = ("--max_steps", 18, "--save_steps", 6)
 
 
-@pytest.mark.parametrize("more", [(), ADAPTER], ids=["all weights", "an adapter"])
+@pytest.fixture(scope="module", params=[(), ADAPTER], ids=["all weights", "an adapter"])
+def moving(
+    request: pytest.FixtureRequest, fault_server: Server, fault_inputs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[tuple[Any, ...], Path]:
+    """Words of a run whose reference moves after every fourth step, and the uninterrupted one."""
+    from faults.conftest import make_job
+
+    words = (*MOVING, *request.param, *SHORT, "--save_steps", 1)
+    job = make_job(fault_server, fault_inputs, tmp_path_factory.mktemp("moving"))
+    job.run("golden", *words)
+    return words, job.path("golden")
+
+
 @pytest.mark.parametrize("step", [3, 8, 15])
-def test_a_killed_run_goes_on_with_its_moved_reference(step: int, more: Any, tiny: Job) -> None:
-    words = (*MOVING, *more, *SHORT, "--save_steps", 1)
-    tiny.run("golden", *words)
+def test_a_killed_run_goes_on_with_its_moved_reference(
+    step: int, moving: tuple[tuple[Any, ...], Path], tiny: Job
+) -> None:
+    words, golden = moving
     tiny.run("run", *words, expect=-9, faults=({"name": "kill_at_step", "step": step + 1},))
     tiny.resume("run", *words)
-    assert_equal_runs(tiny.path("run"), tiny.path("golden"), 18)
+    assert_equal_runs(tiny.path("run"), golden, 18)
 
 
 def cached(tiny: Job) -> tuple[Any, ...]:

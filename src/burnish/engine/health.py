@@ -75,31 +75,32 @@ class HealthWatch:
             if name.startswith(PREFIX):
                 key = name.removeprefix(PREFIX)
                 sums[key] = sums.get(key, 0.0) + value
-        if not sums.get("pairs", 0.0) >= LEAST_PAIRS:  # NaN never suffices either
+        unit = "rows" if "rows" in sums else "pairs"
+        if sums.get(unit, 0.0) < LEAST_PAIRS:
             return None, None
-        record, problems = self._look_at(step, sums)
-        record = {"pairs": int(sums["pairs"]), "first_step": state.get("first_step", 1), **record}
+        record, problems = self._look_at(step, sums, unit)
+        record = {unit: int(sums[unit]), "first_step": state.get("first_step", 1), **record}
         state |= {"sums": {}, "first_step": step + 1}
         news = [problem.text for problem in problems if self._is_news(problem)]
         record["problems"] = [problem.text for problem in problems]
         return record, f"health: {'; '.join(news)}" if news else None
 
-    def _look_at(self, step: int, sums: Mapping[str, float]) -> tuple[dict[str, float], list[Problem]]:
+    def _look_at(self, step: int, sums: Mapping[str, float], unit: str) -> tuple[dict[str, float], list[Problem]]:
         """A window's numbers, and what is wrong with them."""
         record: dict[str, float] = {}
         problems: list[Problem | None] = []
-        if "chosen" in sums:
+        if sums.get("chosen_count"):
             problems.append(self._chosen_fell(step, sums, record))
         if "saturated" in sums:
             problems.append(self._saturated(sums, record))
-        problems.append(self._follows_length(sums, record))
+        problems.append(self._follows_length(sums, record, unit))
         return record, [problem for problem in problems if problem is not None]
 
     def _chosen_fell(self, step: int, sums: Mapping[str, float], record: dict[str, float]) -> Problem | None:
         """Compare the chosen completions' mean log-probability (against the reference, if any) with the best so far."""
-        pairs, tokens = sums["pairs"], max(1.0, sums["chosen_tokens"] / sums["pairs"])
-        mean = sums["chosen"] / pairs
-        variance = max(0.0, sums["chosen_squared"] / pairs - mean * mean) / pairs
+        count = sums["chosen_count"]
+        tokens, mean = max(1.0, sums["chosen_tokens"] / count), sums["chosen"] / count
+        variance = max(0.0, sums["chosen_squared"] / count - mean * mean) / count
         best = self.state.get("best", [0, 0.0, 0.0] if self.starts_at_reference else [step, mean, variance])
         if mean > best[1]:
             best = [step, mean, variance]
@@ -120,15 +121,15 @@ class HealthWatch:
             return None
         return Problem("saturated", share, f"margins are saturated: {share:.0%} of pairs teach nothing more")
 
-    def _follows_length(self, sums: Mapping[str, float], record: dict[str, float]) -> Problem | None:
-        """Correlation over pairs of the difference in reward with the difference in length.
+    def _follows_length(self, sums: Mapping[str, float], record: dict[str, float], unit: str) -> Problem | None:
+        """Correlation over pairs of the difference in reward with the difference in length; over rows, of the two.
 
         Near 1, whichever completion is the longer gets the greater reward; near -1, the shorter. That chosen ones are
         longer as a rule changes nothing: what all pairs have in common is taken out.
         """
-        pairs = sums["pairs"]
-        covariance = sums["md"] - sums["m"] * sums["d"] / pairs
-        variances = [sums[two] - sums[one] ** 2 / pairs for one, two in (("m", "mm"), ("d", "dd"))]
+        count = sums[unit]
+        covariance = sums["md"] - sums["m"] * sums["d"] / count
+        variances = [sums[two] - sums[one] ** 2 / count for one, two in (("m", "mm"), ("d", "dd"))]
         is_spread = all(
             spread > NEARLY_NOTHING * sums[two] for spread, two in zip(variances, ("mm", "dd"), strict=True)
         )
@@ -137,7 +138,7 @@ class HealthWatch:
         limit = self.settings.health_length_correlation
         if limit is None or not abs(correlation) > limit:
             return None
-        text = f"rewards follow length (r = {correlation:.2f} over {int(sums['pairs'])} pairs)"
+        text = f"rewards follow length (r = {correlation:.2f} over {int(count)} {unit})"
         return Problem("length", abs(correlation), text)
 
     def _is_news(self, problem: Problem) -> bool:

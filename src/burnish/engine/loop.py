@@ -243,10 +243,8 @@ class TrainingLoop:
         counters.steps_since_log += 1
         counters.num_groups += len(groups)
         counters.num_tokens += sum(group.num_tokens for group in groups)
-        if self.passes.cut.shared:
-            counters.num_computed_tokens += sum(group.num_tree_tokens for group in groups)
-        else:
-            counters.num_computed_tokens += sum(group.num_tokens for group in groups)
+        shared = self.passes.cut.shared
+        counters.num_computed_tokens += sum(one.num_tree_tokens if shared else one.num_tokens for one in groups)
 
     def _tell_position(self) -> None:
         state = self.callbacks.state
@@ -333,8 +331,8 @@ class TrainingLoop:
             "num_tokens": counters.num_tokens,
             "num_computed_tokens": counters.num_computed_tokens,
             "epoch": self.epoch,
+            **counters.oddities(),
         }
-        record |= counters.oddities()
         self.recorder.write(record, kind="train", step=counters.step)
         watch = HealthWatch(self.settings, self.passes.starts_at_reference, counters.health)
         watch.report(counters.step, means, self.recorder)

@@ -19,6 +19,7 @@ from burnish.engine.metrics import token_metrics
 from burnish.errors import DataError
 from burnish.methods.comparing import ComparingTrainer
 from burnish.methods.kto import KTOConfig, KTOSettings
+from burnish.objectives.health import unpaired_health
 from burnish.objectives.running import RewardBaseline
 from burnish.objectives.unpaired import (
     UNPAIRED,
@@ -109,7 +110,7 @@ class UnpairedMethod(CoupledMethod):
         kl = torch.zeros_like(rows.logps[0]) if step is None else step.value
         losses = self.objective.function(rows, **self._values(kl))
         rewards = self.settings.beta * rows.logratio.detach()
-        metrics = unpaired_metrics(rows, rewards, scores.mean_logit_sums)
+        metrics = unpaired_metrics(rows, rewards, scores.mean_logit_sums) | unpaired_health(rows, rewards)
         count = metrics["rewards/accuracies"][1]
         if self.objective.needs_mismatched:
             metrics["kl"] = (kl / self.settings.beta * count, count)
