@@ -75,9 +75,9 @@ def test_slices_help_where_there_are_devices_and_their_number_is_looked_for() ->
     assert several[0].setup.parallel == "fsdp"
     found = fewest_devices(alone, Setup())
     assert found is not None
-    devices, fitting = found
-    assert fitting.setup.parallel == "fsdp"
-    assert not fitting.setup.use_peft
+    devices, setup = found
+    assert setup.parallel == "fsdp"
+    assert not setup.use_peft
     assert not [f for f in find_setups(replace(alone, devices=devices // 2), Setup()) if not f.setup.use_peft]
 
 

@@ -96,7 +96,7 @@ def _verdict(config: Any, run: PaperRun, setup: Setup) -> dict[str, str]:
     if not any(fitting.setup.use_peft == setup.use_peft for fitting in setups):
         more = fewest_devices(run, setup)
         if more is not None:
-            facts["or on"] = f"{more[0]} such devices with {more[1].setup.flags_beside(setup)}"
+            facts["or on"] = f"{more[0]} such devices with {more[1].flags_beside(setup)}"
         elif not setups:
             facts["or on"] = "devices with more memory: nothing here makes it fit"
     return facts

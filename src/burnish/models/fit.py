@@ -156,14 +156,14 @@ def find_setups(run: PaperRun, given: Setup) -> list[Fitting]:
     return [fitting for _, fitting in found]
 
 
-def fewest_devices(run: PaperRun, given: Setup) -> tuple[int, Fitting] | None:
-    """How many devices would do, doubled until a setup fits that still trains what was asked for; None where none."""
+def fewest_devices(run: PaperRun, given: Setup) -> tuple[int, Setup] | None:
+    """How many devices would do, doubled until a setup fits that trains what was asked for; None where none do."""
     devices = run.devices
     while (devices := 2 * devices) <= MOST_DEVICES:
-        setups = find_setups(replace(run, devices=devices), given)
-        same = [fitting for fitting in setups if fitting.setup.use_peft == given.use_peft]
-        if same:
-            return devices, same[0]
+        more = replace(run, devices=devices)
+        for _, setup in _alternatives(more, given):
+            if setup.use_peft == given.use_peft and more.estimate(setup, run.row_tokens).total <= run.usable:
+                return devices, setup
     return None
 
 
