@@ -82,7 +82,7 @@ def measure(options: argparse.Namespace, name: str) -> dict[str, Any]:
         data.write_text("".join(json.dumps(row) + "\n" for row in rows(PAIRS, options.groups)), encoding="utf-8")
         clock = Clock(time.time())
         callbacks = [clock, Compile()] if name == "compiled" else [clock]
-        chosen = settings(options, PAIRS, options.groups, folder) | {"max_steps": 3} | OPTIONS[name]
+        chosen: dict[str, Any] = settings(options, PAIRS, options.groups, folder) | {"max_steps": 3} | OPTIONS[name]
         trainer = DPOTrainer(args=DPOConfig(**chosen), callbacks=callbacks)
         try:
             trainer.train()

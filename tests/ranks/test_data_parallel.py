@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from burnish.models.logp_store import _read_records  # pyright: ignore[reportPrivateUsage]
+from burnish.models.logp_store import _MAGIC, _read_records  # pyright: ignore[reportPrivateUsage]
 from jobs import job, movement_ratio, write_pairs
 from launching import run_ranks
 from runs import read_metrics, run_burnish
@@ -95,10 +95,16 @@ def test_ranks_move_an_adapter_alike(ranks: int, runs: Path) -> None:
     assert (apart / sum(tensor.square().sum() for tensor in one.values())) ** 0.5 < SAME_UPDATE
 
 
+def _header(path: Path) -> bytes:
+    """The line that says whose reference a file is of, behind the format's name."""
+    content = path.read_bytes()
+    return content[: content.index(b"\n", len(_MAGIC)) + 1]
+
+
 @pytest.mark.parametrize("ranks", COUNTS)
 def test_each_completion_is_scored_by_the_reference_once_over_all_ranks_and_epochs(ranks: int, runs: Path) -> None:
     files = list((runs / f"cache-twice-{ranks}").glob("*/*.logps"))
-    stored = Counter(key for path in files for key in _read_records(path))
+    stored = Counter(key for path in files for key in _read_records(path, _header(path)))
     assert len(files) == ranks
     assert len(stored) == 2 * 51
     assert set(stored.values()) == {1}

@@ -122,11 +122,12 @@ def _look_at_rows(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         longest = config.max_length or 1024
         return longest, f"no data given: the longest is taken to have {longest:,} tokens (--max_length)", False
     local = replace(config, model_name_or_path=str(folder))
-    train, evaluation = prepare_data(config, inputs, inputs.tokenizer or load_tokenizer(local, config), kind, None)
+    train, held_out = prepare_data(config, inputs, inputs.tokenizer or load_tokenizer(local, config), kind, None)
     method.check_rows(train.groups)
     longest = _longest(train, shares=not _is_unshareable(folder, config, method))
+    stores = [prepared.groups for prepared in (train, *held_out.values())]
     told = f"{train.report.one_line()}; the longest has {longest:,} tokens"
-    return longest, told, method.needs_reference and has_given_reference(config, train, evaluation)
+    return longest, told, method.needs_reference and has_given_reference(config, stores)
 
 
 def _longest(train: Prepared, *, shares: bool) -> int:

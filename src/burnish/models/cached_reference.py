@@ -142,8 +142,9 @@ class CachedReference:
         """Token log-probabilities of groups of which all is known, from the store or still on the device."""
         flat = [key for group in keys for key in group]
         stored = [self.store.get(key) for key in flat]
-        if all(value is not None for value in stored):
-            return torch.from_numpy(np.concatenate(stored)).to(device)
+        whole = [value for value in stored if value is not None]
+        if len(whole) == len(stored):
+            return torch.from_numpy(np.concatenate(whole)).to(device)
         return torch.cat(
             [
                 self._pending[key] if value is None else torch.tensor(value, device=device)
