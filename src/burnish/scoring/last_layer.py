@@ -54,7 +54,10 @@ def _forward(self: Any, hidden_states: Tensor, *args: Any, kept_positions: Tenso
         return type(self).forward(self, hidden_states, *args, **kwargs)
 
     def keep(states: Tensor) -> Tensor:
-        return states.reshape(-1, states.shape[-1]).index_select(0, kept_positions)[None]
+        rows = states.reshape(-1, states.shape[-1])
+        if rows.device.type != "cpu":
+            rows = rows.float()  # the gradient is an index_add, which NPUs do not have for bfloat16
+        return rows.index_select(0, kept_positions).to(states.dtype)[None]
 
     scale = getattr(self, "residual_multiplier", 1.0)
     # The attention's output projection is inside it: what enters is cut there.
