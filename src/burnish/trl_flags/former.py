@@ -73,7 +73,10 @@ FORMER: dict[str, Answer] = {
     "tpu_num_cores": Refused(_TPU, _TPU_ZH),
     "tpu_metrics_debug": Refused(_TPU, _TPU_ZH),
     "adafactor": Refused("the optimizer is AdamW; leave it out", "优化器为 AdamW，请去掉此项"),
-    "torchdynamo": Refused("compilation is not built yet; leave it out", "尚未支持编译，请去掉此项"),
+    "torchdynamo": Refused(
+        "compiled layers were measured and gain nothing over --fused_layers (docs/performance.md); leave it out",
+        "实测编译各层并不优于 --fused_layers（见 docs/performance.md），请去掉此项",
+    ),
     "mp_parameters": Refused(
         "models are not cut by layers over devices", "不按层把模型切分到多个设备", harmless=(None, False, "")
     ),

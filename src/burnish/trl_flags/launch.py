@@ -50,7 +50,9 @@ ACCELERATE: dict[str, Answer] = {
     "main_process_port": Refused(_LAUNCH, _LAUNCH_ZH, harmless=(None,)),
     "mixed_precision": Translated("precision", read_precision, "no is fp32", "no 即 fp32"),
     "dynamo_backend": Refused(
-        "compilation is not built yet; leave it out", "尚未支持编译，请去掉此项", harmless=(None, False, "no")
+        "compiled layers were measured and gain nothing over --fused_layers (docs/performance.md); leave it out",
+        "实测编译各层并不优于 --fused_layers（见 docs/performance.md），请去掉此项",
+        harmless=(None, False, "no"),
     ),
 }
 """Flags that `trl` hands on to `accelerate launch`; the most used of them."""

@@ -43,8 +43,8 @@ def read_checkpointing_kwargs(value: Any, _: Layer) -> dict[str, Any]:
     return {}
 
 
-_COMPILE = "compilation is not built yet; leave it out"
-_COMPILE_ZH = "尚未支持编译，请去掉此项"
+_COMPILE = "compiled layers were measured and gain nothing over --fused_layers (docs/performance.md); leave it out"
+_COMPILE_ZH = "实测编译各层并不优于 --fused_layers（见 docs/performance.md），请去掉此项"
 _LIGER = "the head meets only counted positions and runs in blocks, so the full logits never exist"
 _LIGER_ZH = "输出层只计算计入损失的位置并分块进行，完整的 logits 从不存在"
 _ONE_DEVICE = "layers of one model are not spread over devices by tensor or pipeline; leave it out"
