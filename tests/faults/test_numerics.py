@@ -62,6 +62,7 @@ def test_a_step_that_is_not_finite_is_skipped_told_and_written_down(bad: str, ti
     (oddity,) = [record for record in records(run) if record["kind"] == "oddity"]
     assert moved(run, 6) != []
     told = oddity["loss"] if "loss" in bad else oddity["grad_norm"]
+    assert ("the loss is" if "loss" in bad else "the gradient's norm is") in oddity["problem"]
     assert told == ("NaN" if "NaN" in bad else "Infinity")
     assert (oddity["step"], oddity["action"], len(oddity["rows"])) == (5, "the step is skipped", 4)
     assert f"rows {', '.join(map(str, oddity['rows']))}" in ended.err
