@@ -47,9 +47,8 @@ def killed_slices(fault_server: Server, fault_inputs: Path, tmp_path_factory: py
 @pytest.mark.parametrize("struck", [(0,), (1,), (0, 1)])
 def test_a_signal_to_some_ranks_stops_all_at_one_step(struck: tuple[int, ...], tiny: Job, golden_two: Path) -> None:
     """Where both are struck, the second is 50 ms later, and may be a step further by then."""
-    faults = {
-        rank: ({"name": "signal_in_step", "number": "SIGTERM", "step": 4, "delay": 0.05 * rank},) for rank in struck
-    }
+    first, signal_in_4 = struck[0], {"name": "signal_in_step", "number": "SIGTERM", "step": 4}
+    faults = {rank: ({**signal_in_4, "delay": 0.0 if rank == first else 0.05},) for rank in struck}
     ended = run_forked_ranks(tiny.server, words_of_two(tiny, "run"), 2, expect=PREEMPTED, faults=faults)
     run = tiny.path("run")
     assert good_steps(run) == [3, 4]
