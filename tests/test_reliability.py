@@ -32,6 +32,11 @@ def test_every_test_that_a_page_names_exists(page: Path) -> None:
     assert [(file, test) for file, test in named if test not in _defined_in(file)] == []
 
 
+def test_every_row_of_the_faults_names_a_test() -> None:
+    table = ENGLISH.read_text(encoding="utf-8").split("| # |", 1)[1].split("\n\n", 1)[0]
+    assert [row[:60] for row in table.splitlines()[2:] if "::test_" not in row] == []
+
+
 def _defined_in(file: str) -> set[str]:
     """Names of all tests of files of that name."""
     paths = list((REPOSITORY / "tests").rglob(file))

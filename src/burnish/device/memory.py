@@ -17,19 +17,32 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Names of glibc's mallopt(3)."""
 _KEPT_BLOCK_BYTES = 2**30
 _OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "defaultcpuallocator", "bad_alloc")
+_ONEDNN_TEXTS = {"could not create a primitive", "could not create a memory object", "could not execute a primitive"}
+"""All that oneDNN says when the memory for its buffers cannot be had; what it has no kernel for it tells otherwise."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on whichever device."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY_TEXTS)
+    if not isinstance(error, RuntimeError):
+        return False
+    words = str(error).strip().lower()
+    return words in _ONEDNN_TEXTS or any(text in words for text in _OUT_OF_MEMORY_TEXTS)
 
 
 def free_cached_memory(device: torch.device) -> None:
-    """Give what the device's allocator holds without using it back to the device; nothing to do on the CPU."""
+    """Give what the device's allocator holds without using it back to the device; on the CPU, to the system.
+
+    Freed blocks of the C library's heap serve its own callers only, and not those that map memory themselves, such as
+    a matrix library for the code that it compiles.
+    """
     if device.type != "cpu":
         getattr(torch, device.type).empty_cache()
+    elif sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def peak_memory_bytes(device: Device) -> int:
