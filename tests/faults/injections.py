@@ -67,7 +67,7 @@ def _in_step(step: int, strike: Callable[[], None]) -> None:
             strike()
 
     _before(TrainingLoop, "_one_step", lambda loop: here.update(step=loop.counters.step + 1))
-    _before(Passes, "_score", act)
+    _before(Passes, "score", act)
 
 
 def signal_in_step(number: str, step: int, times: int = 1, seconds_apart: float = 0.0, delay: float = 0.0) -> None:
@@ -109,7 +109,7 @@ def signal_in_evaluation(number: str, evaluation: int, times: int = 1) -> None:
                 _send(number, times, 0.0)
 
     _before(Evaluation, "run", begin)
-    _before(Passes, "_score", strike)
+    _before(Passes, "score", strike)
 
 
 def hang_in_step(step: int) -> None:
@@ -377,4 +377,4 @@ def unlike_reference(nats: float) -> None:
     def change(self: Any, scored: Any) -> Any:
         return replace(scored, scores=replace(scored.scores, logps=scored.scores.logps + nats))
 
-    _after(Passes, "_score", change)
+    _after(Passes, "score", change)
