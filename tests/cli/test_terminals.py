@@ -35,7 +35,13 @@ def _open(*words: Any, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
         stdout=stdout,
         stderr=stderr,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=_heed_interrupts,  # noqa: PLW1509 (no thread of this process is running)
     )
+
+
+def _heed_interrupts() -> None:
+    """As from a terminal: a shell lets what it starts in the background ignore them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _run_without_reader(*words: Any, stream: str = "stdout") -> tuple[int, str]:

@@ -100,7 +100,9 @@ def test_ten_steps_move_alike_however_they_are_cut(max_tokens: int, tmp_path: Pa
     apart = sum((one[name] - two[name]).square().sum() for name in one)
     moved = sum((one[name] - start[name]).square().sum() for name in one)
     assert float((apart / moved) ** 0.5) < SAME_UPDATE
-    for first, second in zip(read_metrics(tmp_path / "one")[:10], read_metrics(tmp_path / "two")[:10], strict=True):
+    steps = [[one for one in read_metrics(tmp_path / name) if one["kind"] == "train"] for name in ("one", "two")]
+    assert len(steps[0]) == 10
+    for first, second in zip(*steps, strict=True):
         for name in ("loss", "margin", "min_reward", "max_reward"):
             assert first[name] == pytest.approx(second[name], abs=1e-4), name
 
@@ -128,9 +130,9 @@ def test_ranked_lists_train_on_all_their_pairs(tmp_path: Path) -> None:
     data.write_text("".join(json.dumps(row) + "\n" for _ in range(8)))
     words = ["--model_name_or_path", demo_paths().model, "--max_steps", 12, "--learning_rate", 1e-3]
     run_burnish(*_reward_job(data, tmp_path / "run", *words))
-    records = read_metrics(tmp_path / "run")
-    assert records[-2]["accuracy"] == 1
-    assert records[-2]["loss"] < records[0]["loss"]
+    records = [record for record in read_metrics(tmp_path / "run") if record["kind"] == "train"]
+    assert records[-1]["accuracy"] == 1
+    assert records[-1]["loss"] < records[0]["loss"]
     run_burnish("score", tmp_path / "run" / "model", data, tmp_path / "scored.jsonl")
     rewards = _rows(tmp_path / "scored.jsonl")[0]["rewards"]
     assert rewards[0] > rewards[1] > max(rewards[2:])
