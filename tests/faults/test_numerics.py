@@ -186,8 +186,9 @@ def test_a_good_start_passes_with_rewards_of_zero_and_the_loss_log_two(tiny: Job
 
 def test_records_are_json_with_every_value_as_it_was(tiny: Job) -> None:
     tiny.run("run", *EVERY, "--max_steps", 6, faults=({**BAD["a NaN loss"], "first": 5, "last": 5},))
-    for line in (tiny.path("run") / "metrics.jsonl").read_text().splitlines():
-        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    lines = (tiny.path("run") / "metrics.jsonl").read_text().splitlines()
+    found = [json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON")) for line in lines]
+    assert [record["step"] for record in found if record["kind"] == "oddity"] == [5]
 
 
 def test_other_weights_of_the_same_shape_are_no_fault(tiny: Job, tmp_path: Path) -> None:

@@ -275,7 +275,8 @@ def test_an_argument_that_a_trainer_does_not_take_is_refused_by_name(build: Any,
 
 
 def test_arguments_that_ask_for_nothing_pass() -> None:
-    DPOTrainer(data_collator=None, compute_metrics=None, optimizers=(None, None), quantization_config=None)
+    asking = DPOTrainer(data_collator=None, compute_metrics=None, optimizers=(None, None), quantization_config=None)
+    assert asking.args == DPOTrainer().args
 
 
 class Seen(TrainerCallback):
