@@ -57,3 +57,16 @@ def test_without_the_check_the_table_decides() -> None:
     choice = choose_scoring(Scorer(build_model("qwen2")), build_groups(0), pad_id=0, check=False)
     assert choice.shared
     assert "not checked" in choice.reason
+
+
+def test_where_all_is_well_two_passes_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[HeadPath] = []
+    forward = Scorer.forward
+
+    def counted(scorer: Scorer, batch: object) -> object:
+        passes.append(scorer.head_path)
+        return forward(scorer, batch)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(Scorer, "forward", counted)
+    assert choose_scoring(Scorer(build_model("llama")), build_groups(0), pad_id=0).packed
+    assert passes == [HeadPath.WHOLE, HeadPath.GATHERED]

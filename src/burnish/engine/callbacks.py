@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from burnish.engine.run_state import RunControl, RunState
 from burnish.errors import ConfigError
 
 EVENTS = (
@@ -27,16 +28,28 @@ class Callbacks:
     """Calls users' callbacks in order, with the arguments that transformers' Trainer gives them."""
 
     def __init__(self, callbacks: Sequence[Any], *, args: Any, objects: dict[str, Any]) -> None:
-        from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
-
         self.callbacks = [callback() if isinstance(callback, type) else callback for callback in callbacks]
+        self.args = args
+        self.objects = objects
+        self.state: Any = RunState()
+        self.control: Any = RunControl()
+        if self.callbacks:
+            self._speak_transformers()
+
+    def _speak_transformers(self) -> None:
+        """Take transformers' own state and control, which callbacks may ask for more than the loop does."""
+        from transformers.trainer_callback import TrainerCallback, TrainerControl
+
         for callback in self.callbacks:
             if not isinstance(callback, TrainerCallback):
                 raise ConfigError(f"callbacks: {callback!r} is no transformers.TrainerCallback.")
-        self.args = args
-        self.objects = objects
-        self.state = TrainerState()
-        self.control = TrainerControl()
+        self.state, self.control = self.trainer_state(), TrainerControl()
+
+    def trainer_state(self) -> Any:
+        """The state as transformers.TrainerState, which the loop keeps up to date from here on."""
+        if isinstance(self.state, RunState):
+            self.state = self.state.as_trainer_state()
+        return self.state
 
     def call(self, event: str, **details: Any) -> None:
         """Let every callback see an event; a control object that it returns replaces the current one."""

@@ -18,11 +18,11 @@ from burnish.engine.interruption import StopRequest
 from burnish.engine.loop import Cadences, TrainingLoop, total_steps
 from burnish.engine.memory_notes import MemoryNotes
 from burnish.engine.method import Method
-from burnish.engine.optimizer import build_optimizer, build_schedule
+from burnish.engine.optimizer import build_optimizer
 from burnish.engine.passes import Passes
-from burnish.engine.profiling import ProfileSteps
 from burnish.engine.recorder import Recorder
 from burnish.engine.run_dir import RunDir
+from burnish.engine.schedule import build_schedule
 from burnish.engine.watchdog import Watchdog
 from burnish.errors import ConfigError
 from burnish.methods.session import Session
@@ -110,6 +110,8 @@ def _build_callbacks(
     args: Any, session: Session, user_callbacks: Sequence[Any], run_path: Path | None, **parts: Any
 ) -> Callbacks:
     if args.profile:
+        from burnish.engine.profiling import ProfileSteps
+
         folder = run_path or Path(args.output_dir or ".")
         user_callbacks = [*user_callbacks, ProfileSteps(StepProfiler(session.device, folder / "profile", args.profile))]
     objects = {"model": session.model, "processing_class": session.tokenizer, **parts}

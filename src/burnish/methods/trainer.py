@@ -129,7 +129,7 @@ class Trainer(ABC):
 
     @property
     def state(self) -> Any:
-        return self.loop.callbacks.state
+        return self.loop.callbacks.trainer_state()
 
     @property
     def session(self) -> Session:
@@ -313,7 +313,7 @@ class Trainer(ABC):
             method=self.method.name,
             settings=changed_settings(self.args),
             data=self._data_facts(),
-            metrics=last_metrics(self.state.log_history),
+            metrics=last_metrics(self.loop.callbacks.state.log_history),
             adapter=has_adapter(self.model),
         )
         export_model(self.model, self.processing_class, folder, card=card, state_dict=weights)

@@ -1,16 +1,19 @@
 """The check before step 1 that tree rows and the gathered head say what the model itself says.
 
 The first micro-batch's shortest and longest groups, cut to a few dozen tokens where attention has no window, are
-scored three ways in float32, without dropout: tree rows, separate rows, and separate rows through the model's own
-forward. Where tree rows differ, rows hold one completion each;
-where the gathered head differs too, all logits are computed. Both cost time and change nothing else. Where the device
-and the architecture allow it, tree rows are scored packed as well.
+scored in float32, without dropout: separate rows through the model's own forward, and tree rows through the gathered
+head, packed where the device and the architecture allow it. Where the two agree, both tree rows and head are right, and
+that is all: every start pays for these passes. Where they do not, further passes find out which is wrong. Wrong packed
+rows get a mask; where tree rows differ with it too, rows hold one completion each; where the gathered head differs,
+all logits are computed. Each costs time and changes nothing else.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -62,29 +65,27 @@ def choose_scoring(
     sample = [by_size[0], by_size[-1]] if len(by_size) > 1 else by_size
     if scorer.architecture.window is None:
         sample = [_cut(group) for group in sample]
-    plain = _score(scorer, sample, shared=False, head_path=HeadPath.WHOLE, pad_id=pad_id)
-    separate = _score(scorer, sample, shared=False, head_path=HeadPath.GATHERED, pad_id=pad_id)
-    head_error = _largest_difference(separate, plain)
+    score = partial(_score, scorer, sample, pad_id=pad_id)
+    plain = score(shared=False, head_path=HeadPath.WHOLE)
+    tree_error = math.inf
+    if not known and _may_pack(scorer):
+        tree_error = _largest_difference(score(shared=True, packed=True), plain)
+        if tree_error <= TOLERANCE_NATS:
+            return ScoringChoice(True, HeadPath.GATHERED, _agreement(tree_error), packed=True)
+    if not known:
+        tree_error = _largest_difference(score(shared=True, row_sizes=[len(sample)] if fills_rows else None), plain)
+        if tree_error <= TOLERANCE_NATS:
+            return ScoringChoice(True, HeadPath.GATHERED, _agreement(tree_error))
+    head_error = _largest_difference(score(shared=False), plain)
     if not head_error <= TOLERANCE_NATS:
         reason = f"log-probabilities of counted positions differ from the model's own by {head_error:.2g} nats"
         return ScoringChoice(False, HeadPath.WHOLE, reason)
-    if known:
-        return ScoringChoice(False, HeadPath.GATHERED, known)
-    row_sizes = [len(sample)] if fills_rows else None
-    tree = _score(scorer, sample, shared=True, head_path=HeadPath.GATHERED, pad_id=pad_id, row_sizes=row_sizes)
-    tree_error = _largest_difference(tree, plain)
-    if not tree_error <= TOLERANCE_NATS:
-        reason = f"sharing a {'row' if fills_rows else 'prompt'} changes log-probabilities by {tree_error:.2g} nats"
-        return ScoringChoice(False, HeadPath.GATHERED, reason)
-    packed = False
-    if _may_pack(scorer):
-        packed_error = _largest_difference(
-            _score(scorer, sample, shared=True, packed=True, head_path=HeadPath.GATHERED, pad_id=pad_id), plain
-        )
-        packed = packed_error <= TOLERANCE_NATS
-        tree_error = max(tree_error, packed_error) if packed else tree_error
-    reason = f"checked against separate rows: {tree_error:.1g} nats apart at most"
-    return ScoringChoice(True, HeadPath.GATHERED, reason, packed)
+    reason = f"sharing a {'row' if fills_rows else 'prompt'} changes log-probabilities by {tree_error:.2g} nats"
+    return ScoringChoice(False, HeadPath.GATHERED, known or reason)
+
+
+def _agreement(error: float) -> str:
+    return f"checked against separate rows: {error:.1g} nats apart at most"
 
 
 def _cut(group: PromptGroup) -> PromptGroup:
@@ -112,8 +113,8 @@ def _score(
     groups: Sequence[PromptGroup],
     *,
     shared: bool,
-    head_path: HeadPath,
     pad_id: int,
+    head_path: HeadPath = HeadPath.GATHERED,
     packed: bool = False,
     row_sizes: Sequence[int] | None = None,
 ) -> torch.Tensor:
