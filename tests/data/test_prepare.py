@@ -234,3 +234,28 @@ def test_memory_stays_flat_as_rows_grow(tmp_path: Path, chatml: Any) -> None:
         peaks.append(peak)
     # The larger file's groups alone are 45 MB, its rows as Python objects several times that.
     assert peaks[1] - peaks[0] < 40
+
+
+WITHOUT_PANDAS = """
+import sys
+from pathlib import Path
+from transformers import AutoTokenizer
+from burnish.data.prepare import prepare_groups
+from burnish.data.settings import DataSettings
+from burnish.data.sources import load_rows
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[3])
+loaded = set(sys.modules)
+settings = DataSettings(dataset_name=sys.argv[2])
+for _ in range(2):  # prepared, then found
+    groups = prepare_groups(load_rows(settings), tokenizer, settings, cache_dir=Path(sys.argv[1])).groups
+print(len(groups), groups[0].weight, groups.labels.any(), groups.total_weight, groups.highest_id > 0)
+print(sorted({"pandas", "datasets", "torch"} & (set(sys.modules) - loaded)))
+"""
+
+
+@pytest.mark.slow  # starts a process that imports transformers: 6 s
+def test_preparing_imports_no_pandas(write_lines: Any, tmp_path: Path, chatml: Any) -> None:
+    path = write_lines(pair(weight=2, margin=1), pair("Hi"))
+    command = [sys.executable, "-c", WITHOUT_PANDAS, str(tmp_path / "cache"), str(path), chatml.name_or_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["2 2.0 False 3.0 True", "[]"]

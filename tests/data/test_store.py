@@ -29,6 +29,11 @@ def groups(draw: st.DrawFn) -> PromptGroup:
         weight=draw(st.floats(0, 10)),
         margin=draw(st.none() | st.floats(-5, 5)),
         label=draw(st.none() | st.booleans()),
+        label_smoothing=draw(st.none() | st.floats(0, 0.4)),
+        ref_logps=draw(st.none() | st.just(tuple(-0.5 * n for n in range(len(completions))))),
+        token_weights=draw(
+            st.none() | st.just(tuple(np.linspace(0, 1, len(ids), dtype=np.float32) for ids in completions))
+        ),
         ranking=draw(st.none() | st.lists(st.integers(0, 9), min_size=1, max_size=4).map(tuple)),
         source=draw(st.sampled_from(["a.jsonl", "数据"])),
         row=draw(st.integers(0, 2**40)),
@@ -38,7 +43,8 @@ def groups(draw: st.DrawFn) -> PromptGroup:
 def _plain(group: PromptGroup) -> tuple[object, ...]:
     arrays = (group.prompt_ids, *group.completion_ids, *group.completion_mask)
     rest = (group.weight, group.margin, group.label, group.ranking, group.source, group.row)
-    return (*(array.tolist() for array in arrays), *rest)
+    weights = None if group.token_weights is None else [array.tolist() for array in group.token_weights]
+    return (*(array.tolist() for array in arrays), *rest, group.label_smoothing, group.ref_logps, weights)
 
 
 @settings(max_examples=40, deadline=None)
@@ -50,6 +56,7 @@ def test_groups_and_lengths_survive_the_disk(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "GROUPS_PER_BATCH", per_batch)
         stored = GroupStore.from_groups(listed, path)
+        assert GroupStore.open(path).fingerprint == stored.fingerprint  # hashed again, and while it was written
     assert [_plain(group) for group in stored] == [_plain(group) for group in listed]
     assert [_plain(stored[n]) for n in range(-len(listed), 0)] == [_plain(group) for group in listed]
     assert stored.prompt_lengths.tolist() == [len(group.prompt_ids) for group in listed]
@@ -58,6 +65,9 @@ def test_groups_and_lengths_survive_the_disk(
     assert stored.num_counted.tolist() == [group.num_counted_tokens for group in listed]
     assert stored.completion_lengths.tolist() == [len(ids) for group in listed for ids in group.completion_ids]
     assert stored.max_completions == max((group.num_completions for group in listed), default=0)
+    assert stored.labels.tolist() == [group.label is True for group in listed]
+    assert stored.total_weight == pytest.approx(sum(group.weight for group in listed))
+    assert stored.is_weighted == any(group.weight != 1 for group in listed)
     assert stored.has_margin == any(group.margin is not None for group in listed)
     assert stored.fingerprint == GroupStore.from_groups(listed).fingerprint
 
@@ -72,6 +82,14 @@ def _group(**changes: object) -> PromptGroup:
     return PromptGroup(**{**fields, **changes})  # pyright: ignore[reportArgumentType]
 
 
+def test_the_fingerprint_is_known_without_reading_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashing a mapped file would make every page of it resident."""
+    listed = [_group(row=n, weight=float(n)) for n in range(5)]
+    expected = GroupStore.from_groups(listed).fingerprint
+    monkeypatch.setattr(GroupStore, "_hash", None)
+    assert GroupStore.from_groups(listed, tmp_path / "groups.arrow").fingerprint == expected
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -80,6 +98,9 @@ def _group(**changes: object) -> PromptGroup:
         {"weight": 2.0},
         {"margin": 0.0},
         {"label": True},
+        {"label_smoothing": 0.1},
+        {"ref_logps": (-1.0, -2.0)},
+        {"token_weights": (np.ones(2, np.float32), np.ones(2, np.float32))},
         {"ranking": (1, 0)},
     ],
 )

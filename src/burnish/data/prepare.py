@@ -113,14 +113,14 @@ def _prepare_and_keep(
 ) -> tuple[GroupStore, DataReport, list[str]]:
     try:
         try:
-            work = _prepare(rows, tokenizer, settings, kind, entry.groups, settings.tokenizer_backend)
+            work, fingerprint = _prepare(rows, tokenizer, settings, kind, entry.groups, settings.tokenizer_backend)
         except FastTokensDiffer as difference:
             warn(
                 f"fastokens {fastokens_version()} gives other ids than the tokenizer for {str(difference)[:80]!r}; "
                 "the rows are tokenised without it"
             )
-            work = _prepare(rows, tokenizer, settings, kind, entry.groups, "huggingface")
-        groups = GroupStore.open(entry.groups)
+            work, fingerprint = _prepare(rows, tokenizer, settings, kind, entry.groups, "huggingface")
+        groups = GroupStore.open(entry.groups, fingerprint)
         note_repetitions(work.report, groups, work.hashes)
         entry.commit(groups, work.report, work.rejected)
     except OSError as error:
@@ -140,14 +140,14 @@ def _prepare(
     kind: GroupKind,
     path: Path,
     backend: TokenizerBackend,
-) -> Preparation:
-    """Make one pass over the rows, with the groups into a file."""
+) -> tuple[Preparation, str]:
+    """Make one pass over the rows, with the groups into a file; return their fingerprint too."""
     work = Preparation(rows, settings, kind, DataReport(rows.name))
     with GroupWriter(path) as writer:
         with _older_objects_left_alone(), open_encoder(tokenizer, settings.dataset_num_proc, backend) as encode:
             work.run(writer, encode)
         work.check()
-    return work
+    return work, writer.fingerprint
 
 
 @contextmanager

@@ -6,7 +6,6 @@ Lengths are read from the columns' offsets, so that planning a run touches no to
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -17,37 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 
+from burnish.data.columns import SCHEMA, BatchView, ContentDigest, build_batch
 from burnish.data.groups import PromptGroup
 
-SCHEMA = pa.schema(
-    {
-        "prompt_ids": pa.list_(pa.int32()),
-        "completion_ids": pa.list_(pa.list_(pa.int32())),
-        "completion_mask": pa.list_(pa.list_(pa.uint8())),  # bytes, not bits: slices are then views
-        "num_counted": pa.int32(),
-        "weight": pa.float64(),
-        "margin": pa.float64(),
-        "label": pa.bool_(),
-        "label_smoothing": pa.float64(),
-        "ref_logps": pa.list_(pa.float64()),
-        "token_weights": pa.list_(pa.list_(pa.float32())),
-        "ranking": pa.list_(pa.int32()),
-        "source": pa.string(),
-        "row": pa.int64(),
-    }
-)
 GROUPS_PER_BATCH = 1000
-HASHED = ["weight", "margin", "label", "label_smoothing", "ref_logps", "token_weights", "ranking"]
-
-
-def _lists(entries: Sequence[np.ndarray], dtype: type[np.generic]) -> pa.ListArray:
-    """Build a column of lists."""
-    flat = np.concatenate([np.zeros(0, dtype), *entries]).astype(dtype, copy=False)
-    return pa.ListArray.from_arrays(_offsets([len(entry) for entry in entries]), pa.array(flat))
-
-
-def _offsets(lengths: Sequence[int]) -> pa.Array:
-    return pa.array(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int32))
 
 
 class GroupWriter:
@@ -61,6 +33,7 @@ class GroupWriter:
         self.num_groups = 0
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         self._groups: list[PromptGroup] = []
+        self._digest = ContentDigest()
 
     def __enter__(self) -> GroupWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,86 +64,22 @@ class GroupWriter:
 
     def _flush(self) -> None:
         if self._groups:
-            self._arrow.write_batch(_build_batch(self._groups))
+            batch = build_batch(self._groups)
+            self._arrow.write_batch(batch)
+            self._digest.update(BatchView(batch))
             self._groups = []
 
-
-def _build_batch(groups: Sequence[PromptGroup]) -> pa.RecordBatch:
-    completions = _lists([ids for group in groups for ids in group.completion_ids], np.int32)
-    masks = _lists([mask for group in groups for mask in group.completion_mask], np.uint8)
-    outer = _offsets([group.num_completions for group in groups])
-    columns = [
-        _lists([group.prompt_ids for group in groups], np.int32),
-        pa.ListArray.from_arrays(outer, completions),
-        pa.ListArray.from_arrays(outer, masks),
-        pa.array([group.num_counted_tokens for group in groups], pa.int32()),
-        pa.array([group.weight for group in groups], pa.float64()),
-        pa.array([group.margin for group in groups], pa.float64()),
-        pa.array([group.label for group in groups], pa.bool_()),
-        pa.array([group.label_smoothing for group in groups], pa.float64()),
-        pa.array([group.ref_logps for group in groups], pa.list_(pa.float64())),
-        pa.array([_plain(group.token_weights) for group in groups], pa.list_(pa.list_(pa.float32()))),
-        _lists([np.asarray(group.ranking or (), np.int32) for group in groups], np.int32),
-        pa.array([group.source for group in groups], pa.string()),
-        pa.array([group.row for group in groups], pa.int64()),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
-
-
-class _Batch:
-    """Views of one record batch's buffers."""
-
-    def __init__(self, batch: pa.RecordBatch) -> None:
-        self.batch = batch
-        prompt, completion = batch.column("prompt_ids"), batch.column("completion_ids")
-        self.prompt_offsets = _numpy(prompt.offsets)
-        self.prompt_values = _numpy(prompt.values)
-        self.group_offsets = _numpy(completion.offsets)
-        self.completion_offsets = _numpy(completion.values.offsets)
-        self.completion_values = _numpy(completion.values.values)
-        self.mask_values = _numpy(batch.column("completion_mask").values.values)
-
-    def group(self, index: int) -> PromptGroup:
-        prompt = slice(*self.prompt_offsets[index : index + 2])
-        first, last = self.group_offsets[index : index + 2]
-        parts = [slice(*self.completion_offsets[number : number + 2]) for number in range(first, last)]
-        ranking = self._value("ranking", index)
-        return PromptGroup(
-            prompt_ids=self.prompt_values[prompt].copy(),
-            completion_ids=tuple(self.completion_values[part].copy() for part in parts),
-            completion_mask=tuple(self.mask_values[part].astype(bool) for part in parts),
-            weight=self._value("weight", index),
-            margin=self._value("margin", index),
-            label=self._value("label", index),
-            label_smoothing=self._value("label_smoothing", index),
-            ref_logps=None if (logps := self._value("ref_logps", index)) is None else tuple(logps),
-            token_weights=self._token_weights(index),
-            ranking=tuple(ranking) if ranking else None,
-            source=self._value("source", index),
-            row=self._value("row", index),
-        )
-
-    def _token_weights(self, index: int) -> tuple[np.ndarray, ...] | None:
-        weights = self._value("token_weights", index)
-        return None if weights is None else tuple(np.asarray(part, dtype=np.float32) for part in weights)
-
-    def _value(self, column: str, index: int) -> Any:
-        return self.batch.column(column)[index].as_py()
-
-
-def _plain(arrays: Sequence[np.ndarray] | None) -> list[list[float]] | None:
-    return None if arrays is None else [array.tolist() for array in arrays]
-
-
-def _numpy(values: pa.Array) -> np.ndarray:
-    return values.to_numpy(zero_copy_only=True) if len(values) else np.zeros(0, np.int32)
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint that the store of the file has: known when the block has ended, without reading it again."""
+        return self._digest.hexdigest()
 
 
 class GroupStore(Sequence[PromptGroup]):
     """Prompt groups of an Arrow file or buffer; a group is read when it is asked for."""
 
     def __init__(self, batches: list[pa.RecordBatch], fingerprint: str | None = None) -> None:
-        self._batches = [_Batch(batch) for batch in batches]
+        self._batches = [BatchView(batch) for batch in batches]
         sizes = [batch.num_rows for batch in batches]
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self._fingerprint = fingerprint
@@ -200,10 +109,10 @@ class GroupStore(Sequence[PromptGroup]):
             with GroupWriter(Path(path)) as writer:
                 for group in groups:
                     writer.add(group)
-            return cls.open(path)
+            return cls.open(path, writer.fingerprint)
         listed = list(groups)
         starts = range(0, len(listed), GROUPS_PER_BATCH)
-        return cls([_build_batch(listed[start : start + GROUPS_PER_BATCH]) for start in starts])
+        return cls([build_batch(listed[start : start + GROUPS_PER_BATCH]) for start in starts])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -254,7 +163,7 @@ class GroupStore(Sequence[PromptGroup]):
     @cached_property
     def num_counted(self) -> np.ndarray:
         """Counted tokens of each group, int64 (groups,)."""
-        return self._gather(lambda batch: batch.batch.column("num_counted").to_numpy())
+        return self._gather(lambda batch: batch.num_counted)
 
     @cached_property
     def _completion_tokens(self) -> np.ndarray:
@@ -274,9 +183,7 @@ class GroupStore(Sequence[PromptGroup]):
     @cached_property
     def labels(self) -> np.ndarray:
         """Whether each group's completion is desirable, bool (groups,); False where a group has no label."""
-        return (
-            self._gather(lambda batch: batch.batch.column("label").fill_null(False).to_numpy(zero_copy_only=False)) > 0
-        )
+        return self._gather(lambda batch: batch.labels) > 0
 
     @property
     def has_margin(self) -> bool:
@@ -294,12 +201,12 @@ class GroupStore(Sequence[PromptGroup]):
     @property
     def is_weighted(self) -> bool:
         """Whether any group's weight differs from 1."""
-        return any(bool((batch.batch.column("weight").to_numpy() != 1).any()) for batch in self._batches)
+        return any(bool((batch.weights != 1).any()) for batch in self._batches)
 
     @property
     def total_weight(self) -> float:
         """Sum of all groups' weights."""
-        return float(sum(batch.batch.column("weight").to_numpy().sum() for batch in self._batches))
+        return float(sum(batch.weights.sum() for batch in self._batches))
 
     @property
     def fingerprint(self) -> str:
@@ -309,21 +216,10 @@ class GroupStore(Sequence[PromptGroup]):
         return self._fingerprint
 
     def _hash(self) -> str:
-        digests = [hashlib.sha256() for _ in range(7)]
+        digest = ContentDigest()
         for batch in self._batches:
-            extras = batch.batch.select(HASHED).to_pydict()
-            flat = (
-                np.diff(batch.prompt_offsets),
-                batch.prompt_values,
-                np.diff(batch.group_offsets),
-                np.diff(batch.completion_offsets),
-                batch.completion_values,
-                batch.mask_values,
-            )
-            for digest, values in zip(digests, flat, strict=False):
-                digest.update(np.ascontiguousarray(values).tobytes())
-            digests[-1].update("".join(map(repr, zip(*extras.values(), strict=True))).encode())
-        return hashlib.sha256(b"".join(digest.digest() for digest in digests)).hexdigest()
+            digest.update(batch)
+        return digest.hexdigest()
 
     def _gather(self, read: Any) -> np.ndarray:
         return np.concatenate([np.zeros(0, np.int64), *(read(batch) for batch in self._batches)]).astype(np.int64)

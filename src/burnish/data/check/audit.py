@@ -185,7 +185,7 @@ def _check_split(
     work = Preparation(rows, settings, kind, DataReport(rows.name), observe=measure)
     with GroupWriter(path) as writer, _encoder(tokenizer, settings.dataset_num_proc) as encode:
         work.run(writer, encode)
-    groups = GroupStore.open(path)
+    groups = GroupStore.open(path, writer.fingerprint)
     note_repetitions(work.report, groups, work.hashes)
     check = SplitCheck(work.report, measure, errors=list(work.faults()))
     check.distinct_prompts = len({hash(group.prompt_ids.tobytes()) for group in groups})
