@@ -57,6 +57,15 @@ class IntegrityError(BurnishError, RuntimeError):
     exit_code = 3
 
 
+class UnwrittenError(IntegrityError):
+    """A checkpoint or records that the disk did not take; what was written before is untouched."""
+
+    def __init__(self, problem: str, cure: str = "") -> None:
+        super().__init__(f"{problem}; {cure}" if cure else problem)
+        self.problem = problem
+        """What is wrong, without what to do about it."""
+
+
 class NumericsError(BurnishError, ArithmeticError):
     """A loss, gradient or weight is not what the mathematics allows."""
 

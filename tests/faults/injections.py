@@ -331,22 +331,43 @@ def _in_save(step: int, strike: Callable[[Any], None], *, after: bool = False, n
     tensor_files.write_file = write_file
 
 
-def limit_file_size(step: int, limit_bytes: int) -> None:
-    """From the save of a step on, the kernel refuses files beyond a size (RLIMIT_FSIZE; SIGXFSZ is ignored)."""
+def _before_save(step: int, act: Callable[[], None]) -> None:
+    """Do something before the save of a step begins, when the save before it has ended."""
+    _before(RunCheckpoints, "save", lambda self: act() if self.loop.counters.step == step else None)
+
+
+def limit_file_size(step: int, limit_bytes: int, until: int = 10**9) -> None:
+    """From the save of one step to that of another, the kernel refuses files beyond a size (RLIMIT_FSIZE)."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    _in_save(step, lambda _: resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY)))
+
+    def limit(size: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    _in_save(step, lambda _: limit(limit_bytes))
+    _before_save(until, lambda: limit(resource.RLIM_INFINITY))
 
 
-def fill_disk_in_save(step: int, junk: str) -> None:
-    """Somebody else fills the disk (a small tmpfs) while a checkpoint is being written."""
+def fill_disk_in_save(step: int, junk: str, until: int = 10**9) -> None:
+    """Somebody else fills the disk (a small tmpfs) while a checkpoint is being written, and clears it for another.
 
-    def fill(_: Any) -> None:
-        with suppress(OSError), Path(junk).open("wb") as file:
-            while True:
-                file.write(bytes(4096))
-                file.flush()
+    At first every byte; as soon as the save has failed and its files are gone, what they leave free as well.
+    """
+
+    def fill(_: Any = None) -> None:
+        with suppress(OSError), Path(junk).open("ab", buffering=0) as file:
+            for size in (4096, 1):
+                with suppress(OSError):
+                    while True:
+                        file.write(bytes(size))
+
+    def fill_again(loop: TrainingLoop) -> None:
+        if step < loop.counters.step < until:
+            fill()
 
     _in_save(step, fill)
+    if until < 10**9:
+        _before(TrainingLoop, "_one_step", fill_again)
+        _before_save(until, Path(junk).unlink)
 
 
 def failing_fsync(step: int) -> None:

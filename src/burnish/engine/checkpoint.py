@@ -41,7 +41,7 @@ from burnish.engine.run_dir import RunDir
 from burnish.engine.shard_files import group_of_shard, join_shards
 from burnish.engine.tensor_files import read_tensors, tensors_bytes, write_tensors
 from burnish.engine.versions import package_versions
-from burnish.errors import ConfigError, IntegrityError
+from burnish.errors import ConfigError, IntegrityError, UnwrittenError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,8 +119,9 @@ def save_checkpoint(
         protect: steps that stay besides, e.g. the best.
 
     Raises:
-        IntegrityError: the disk refused, or what was written reads back otherwise. The older checkpoints are as they
+        UnwrittenError: the disk refused, or what was written reads back otherwise. The older checkpoints are as they
             were, and nothing of an unfinished one is left.
+        IntegrityError: the run's folder has vanished.
     """
     make_room(run_dir, checkpoint_bytes(state), keep, protect)
     folder = open_checkpoint(run_dir, state.step)
@@ -134,7 +135,7 @@ def open_checkpoint(run_dir: RunDir, step: int) -> Path:
     """Make the folder for a checkpoint of `step`: step-N, or step-N-2, … where a committed one has that name.
 
     Raises:
-        IntegrityError: it cannot be made.
+        UnwrittenError: it cannot be made.
     """
     run_dir.clear_earlier_run()
     parent = run_dir.checkpoints_dir
@@ -155,7 +156,7 @@ def write_part(folder: Path, group: str, tensors: Mapping[str, Tensor]) -> list[
     """Write one group of tensors into an open checkpoint; what it returns goes to `commit_manifest`.
 
     Raises:
-        IntegrityError: the disk refused; the open checkpoint is removed.
+        UnwrittenError: the disk refused; the open checkpoint is removed.
     """
     name = group + _TENSORS_SUFFIX
     if not is_plain_name(name):
@@ -200,7 +201,7 @@ def commit_manifest(
         write_manifest(folder, manifest)
     problem = find_problem(folder, read_manifest(folder))
     if problem is not None:
-        raise IntegrityError(f"{folder} does not read back as it was written: {problem}; check the disk")
+        raise UnwrittenError(f"{folder} does not read back as it was written: {problem}", "check the disk")
     run_dir.verified.add(folder)
 
 
@@ -330,7 +331,7 @@ def checkpoint_bytes(state: CheckpointState) -> int:
 
 
 class _disk_faults:  # noqa: N801 (used as a statement)
-    """Turns what the disk refuses inside the block into IntegrityError, after removing the unfinished checkpoint."""
+    """Turns what the disk refuses inside the block into UnwrittenError, after removing the unfinished checkpoint."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -343,9 +344,9 @@ class _disk_faults:  # noqa: N801 (used as a statement)
         if not (self.folder / MANIFEST_NAME).exists():
             shutil.rmtree(self.folder, ignore_errors=True)
         if isinstance(error, OSError):
-            raise IntegrityError(
-                f"checkpoint {self.folder} could not be written: {error.strerror or error}; the older checkpoints are "
-                "untouched, and --resume_from_checkpoint auto goes on from the newest"
+            raise UnwrittenError(
+                f"checkpoint {self.folder} could not be written: {error.strerror or error}",
+                "the older checkpoints are untouched, and --resume_from_checkpoint auto goes on from the newest",
             ) from error
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from burnish.console import warn
 from burnish.engine.run_dir import RunDir
-from burnish.errors import IntegrityError
+from burnish.errors import IntegrityError, UnwrittenError
 
 
 def check_space(run_dir: RunDir, needed_bytes: int) -> bool:
@@ -36,22 +36,36 @@ def require_space(run_dir: RunDir, needed_bytes: int) -> None:
     """Refuse to begin a checkpoint that cannot fit.
 
     Raises:
-        IntegrityError: there is less room than `needed_bytes`, or the folder has vanished.
+        UnwrittenError: there is less room than `needed_bytes`.
+        IntegrityError: the folder has vanished.
     """
     lack = _describe_lack(run_dir.path, needed_bytes)
     if lack is not None:
-        raise IntegrityError(
-            f"no room for a checkpoint: {lack}; free some space or lower --save_total_limit, then "
-            "--resume_from_checkpoint auto goes on"
+        raise UnwrittenError(
+            f"no room for a checkpoint: {lack}",
+            "free some space or lower --save_total_limit, then --resume_from_checkpoint auto goes on",
         )
 
 
+def missing_bytes(run_dir: RunDir, needed_bytes: int) -> int:
+    """How much room the disk lacks for so many bytes; 0 where there is enough.
+
+    Raises:
+        IntegrityError: the folder has vanished.
+    """
+    return max(0, needed_bytes - _free_bytes(run_dir.path))
+
+
 def _describe_lack(folder: Path, needed_bytes: int) -> str | None:
+    free = _free_bytes(folder)
+    if free >= needed_bytes:
+        return None
+    return f"{folder} has {free / 1e6:,.1f} MB free, and {needed_bytes / 1e6:,.1f} MB are needed"
+
+
+def _free_bytes(folder: Path) -> int:
     try:
         status = os.statvfs(folder)
     except OSError as error:
         raise IntegrityError(f"the run's folder {folder} cannot be used any more: {error.strerror}") from error
-    free = status.f_bavail * status.f_frsize
-    if free >= needed_bytes:
-        return None
-    return f"{folder} has {free / 1e6:,.1f} MB free, and {needed_bytes / 1e6:,.1f} MB are needed"
+    return status.f_bavail * status.f_frsize

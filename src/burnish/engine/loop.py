@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,8 +56,10 @@ class TrainingLoop:
     callbacks: Callbacks
     recorder: Recorder
     best: BestMetric
-    save: Any
-    """Writes a checkpoint of this loop: () -> its path."""
+    save: Callable[[bool], None]
+    """Writes a checkpoint of this loop; told whether the run ends where it cannot, whatever the settings say."""
+    settle: Callable[[], bool]
+    """Where the run outlives lost saves: waits for the one under way, and says on every rank whether it was lost."""
     saving: BackgroundJob = field(default_factory=BackgroundJob)
     """The save that goes on beside the training, with --async_save."""
     stop: StopRequest = field(default_factory=StopRequest)
@@ -104,6 +106,8 @@ class TrainingLoop:
         if self.evaluation is None:
             return {}
         self.passes.method.set_progress(self.counters.step / self.total_steps)
+        if self.best.keeps_checkpoint:
+            self._settle_save()  # what has no checkpoint is not the best so far
         records = self.evaluation.run(self.passes, gives_up=self._gives_up_evaluating)
         self.counters.owes_evaluation = records is None
         if records is None:
@@ -287,7 +291,7 @@ class TrainingLoop:
         reason = self._asked_to_stop()
         if reason is None:
             return
-        self.save_now()
+        self.save_now(must_succeed=True)
         self.saving.wait()
         raise Preempted(
             f"stopped after step {self.counters.step} of {self.total_steps} ({reason}); a checkpoint is saved.\n"
@@ -307,16 +311,25 @@ class TrainingLoop:
         if not any(self.passes.ranks.agree([misses])):
             reference.unload()
 
-    def save_now(self) -> None:
+    def save_now(self, *, must_succeed: bool = False) -> None:
         """Write a checkpoint, unless this step has one."""
-        if self.last_saved_step != self.counters.step:
-            self.last_saved_step = self.counters.step
-            self.passes.flush()
-            began = time.perf_counter()
-            self.watchdog.beat(f"the save of step {self.counters.step}")
-            self.save()
-            self.stop.note_time("save", time.perf_counter() - began)
+        self._settle_save()
+        if self.last_saved_step == self.counters.step:
+            return
+        self.last_saved_step = self.counters.step
+        self.passes.flush()
+        began = time.perf_counter()
+        self.watchdog.beat(f"the save of step {self.counters.step}")
+        self.save(must_succeed)
+        if not self.settings.async_save:
+            self._settle_save()
+        self.stop.note_time("save", time.perf_counter() - began)
+        if self.last_saved_step == self.counters.step:
             self.callbacks.call("on_save")
+
+    def _settle_save(self) -> None:
+        if self.settle():
+            self.last_saved_step = -1
 
     def _log(self) -> None:
         counters = self.counters

@@ -6,14 +6,18 @@ no value is hidden; `read_metrics` gives them back as floats.
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from burnish.console import warn
 from burnish.engine.plain_json import dump_json, parse_json
-from burnish.errors import IntegrityError
+from burnish.errors import IntegrityError, UnwrittenError
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class MetricsFile:
@@ -21,25 +25,48 @@ class MetricsFile:
 
     def __init__(self, path: Path, before_opening: Callable[[], None] = lambda: None) -> None:
         self.path = path
+        self.waits_for_room = False
+        """Whether records that find no room wait in memory for the next one's turn, instead of ending the run."""
         self._before_opening = before_opening
         self._descriptor: int | None = None
+        self._waiting = b""
+        self._lock = threading.Lock()  # a save beside the training writes records too
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record, which should have `step` and `kind`.
 
         Raises:
-            IntegrityError: the disk refused, or the folder has vanished.
+            UnwrittenError: the disk refused.
+            IntegrityError: the folder has vanished.
             TypeError: a value has no JSON form.
         """
         line = (dump_json(record) + "\n").encode()
+        with self._lock:
+            had_room, self._waiting = not self._waiting, self._waiting + line
+            try:
+                self._write_waiting()
+            except OSError as error:
+                if not (self.waits_for_room and error.errno in _NO_ROOM):
+                    raise self._refusal(error) from error
+                if had_room:
+                    warn(f"{self._refusal(error)}; records wait in memory until there is room")
+
+    def _write_waiting(self) -> None:
+        """Write all lines that wait, or none of them."""
+        descriptor = self._open()
+        if not self._stands(descriptor):
+            raise IntegrityError(f"{self.path} has vanished or was replaced while the run wrote it")
+        size, rest = os.fstat(descriptor).st_size, self._waiting
         try:
-            descriptor = self._open()
-            if not self._stands(descriptor):
-                raise IntegrityError(f"{self.path} has vanished or was replaced while the run wrote it")
-            while line:
-                line = line[os.write(descriptor, line) :]
-        except OSError as error:
-            raise IntegrityError(f"{self.path} cannot be written: {error.strerror or error}") from error
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
+        self._waiting = b""
+
+    def _refusal(self, error: OSError) -> UnwrittenError:
+        return UnwrittenError(f"{self.path} cannot be written: {error.strerror or error}")
 
     def _stands(self, descriptor: int) -> bool:
         """Whether what is written can still be found under the path."""
@@ -56,16 +83,19 @@ class MetricsFile:
         """Put all records on the disk for good and return the file's length in bytes.
 
         Raises:
-            IntegrityError: the disk refused.
+            UnwrittenError: the disk refused.
         """
-        if self._descriptor is None and not self.path.exists():
+        if self._descriptor is None and not self.path.exists() and not self._waiting:
             return 0
         try:
-            descriptor = self._open()
-            os.fsync(descriptor)
-            return os.fstat(descriptor).st_size
+            with self._lock:
+                if self._waiting:
+                    self._write_waiting()
+                descriptor = self._open()
+                os.fsync(descriptor)
+                return os.fstat(descriptor).st_size
         except OSError as error:
-            raise IntegrityError(f"{self.path} cannot be written: {error.strerror or error}") from error
+            raise self._refusal(error) from error
 
     def cut(self, step: int, *, offset: int | None = None) -> None:
         """Remove what was written after a checkpoint, and a torn last line.

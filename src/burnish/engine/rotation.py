@@ -56,7 +56,7 @@ def make_room(run_dir: RunDir, needed_bytes: int, keep: int | None, protect: Col
     So a run that has filled its disk goes on once it is resumed with a lower limit.
 
     Raises:
-        IntegrityError: as `require_space`.
+        UnwrittenError, IntegrityError: as `require_space`.
     """
     if not has_space(run_dir, needed_bytes):
         rotate(run_dir, keep, protect)

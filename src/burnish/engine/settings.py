@@ -37,6 +37,8 @@ class TrainingSettings:
     """Resume from a checkpoint that lost its optimizer or random states: these start afresh, which is recorded."""
     async_save: bool = False
     """Write checkpoints while training goes on, from a copy in host memory; same guarantees."""
+    save_failure: Literal["stop", "continue"] = "stop"
+    """When a checkpoint cannot be written: stop the run with code 3, or warn, go on and try again at the next save."""
     max_time: str | None = None
     """Time that the run may take, such as 3h50m: shortly before, it saves a checkpoint and exits with code 75."""
     per_device_train_batch_size: int = 2

@@ -6,8 +6,11 @@ order of ranks. The manifest commits all of them at once, as it does a checkpoin
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import itertools
+import shutil
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +29,9 @@ from burnish.engine.rotation import make_room
 from burnish.engine.run_dir import RunDir
 from burnish.engine.shard_files import SHARD
 from burnish.engine.tensor_files import check_tensors, copy_tensors
+from burnish.errors import UnwrittenError
+
+Result = TypeVar("Result")
 
 
 def shard_name(group: str, ranks: Ranks) -> str:
@@ -53,20 +59,47 @@ def save_shards(
         protect: as in `save_checkpoint`.
 
     Raises:
-        IntegrityError: as `save_checkpoint`, on the rank that could not write; the launcher then ends the others.
+        UnwrittenError: as `save_checkpoint`, on every rank, when any of them could not write.
+        IntegrityError: the run's folder has vanished.
     """
-    opened = None
-    if ranks.is_main:
+
+    def begin() -> str:
         make_room(run_dir, checkpoint_bytes(state) * ranks.size, keep, protect)
-        opened = str(open_checkpoint(run_dir, state.step))
-    folder = Path(ranks.share(opened))
-    own = {name: tensors for name, tensors in state.tensors.items() if ranks.is_main or SHARD.fullmatch(name)}
-    files = [entry for name, tensors in own.items() for entry in write_part(folder, name, tensors)]
-    written = [entry for part in ranks.gather(files) for entry in part]
-    if ranks.is_main:
-        commit_manifest(run_dir, folder, state, written, healthy=healthy)
+        return str(open_checkpoint(run_dir, state.step))
+
+    def finish() -> None:
+        commit_manifest(run_dir, folder, state, itertools.chain.from_iterable(written), healthy=healthy)
         rotate(run_dir, keep, protect)
-    ranks.wait()
+
+    folder = Path(_together(ranks, lambda: begin() if ranks.is_main else "")[0])
+    own = {name: tensors for name, tensors in state.tensors.items() if ranks.is_main or SHARD.fullmatch(name)}
+    try:
+        written = _together(ranks, lambda: [entry for name in own for entry in write_part(folder, name, own[name])])
+    except UnwrittenError:
+        if ranks.is_main:  # what others wrote after the one that failed had cleared the folder
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    _together(ranks, lambda: finish() if ranks.is_main else None)
+
+
+def _together(ranks: Ranks, work: Callable[[], Result]) -> list[Result]:
+    """Each rank's result, in order; where one of them could not write, every rank says so.
+
+    Raises:
+        UnwrittenError: one of them could not.
+    """
+    result, problem = None, None
+    try:
+        result = work()
+    except UnwrittenError as error:
+        problem = error
+    told = ranks.gather((result, None if problem is None else str(problem)))
+    if problem is not None:
+        raise problem
+    others = [text for _, text in told if text is not None]
+    if others:
+        raise UnwrittenError(f"another rank: {others[0]}")
+    return [one for one, _ in told]
 
 
 def put_weights(saved: Mapping[str, Tensor], live: Mapping[str, Tensor], model: nn.Module) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,12 +13,14 @@ from burnish.engine.checkpoint import (
     CheckpointState,
     check_fingerprints,
     check_space,
+    checkpoint_bytes,
     load_checkpoint,
     pick_checkpoint,
     save_checkpoint,
     step_path,
 )
 from burnish.engine.cut import Cut
+from burnish.engine.disk_space import missing_bytes
 from burnish.engine.invariants import StartInvariants, has_active_dropout
 from burnish.engine.loop import TrainingLoop, resume_position
 from burnish.engine.method import Method
@@ -25,6 +28,7 @@ from burnish.engine.run_dir import RunDir
 from burnish.engine.shards import put_weights, save_shards
 from burnish.engine.snapshot import capture, copied, find_nonfinite, restore, trainable_tensors
 from burnish.engine.tensor_files import tensors_bytes
+from burnish.errors import UnwrittenError
 from burnish.methods.budget import find_budget
 from burnish.methods.fingerprints import update_settings
 from burnish.methods.session import Session
@@ -45,32 +49,56 @@ class RunCheckpoints:
     method: Method
     loop: TrainingLoop
     run_dir: RunDir
+    _lost_step: int | None = None
+    """Step of the last save, where it was lost and the run goes on; until `settle`."""
+    _saved_best: tuple[float | None, int | None] = (None, None)
+    """Value and step of the best evaluation that a checkpoint knows of."""
 
-    def save(self) -> None:
+    def save(self, *, must_succeed: bool = False) -> None:
         """Write a checkpoint of the loop as it stands; with --async_save it is written after this returns.
 
-        Every rank calls it, and rank 0 writes.
+        Every rank calls it, and rank 0 writes. One that cannot be written is lost with --save_failure continue, unless
+        it `must_succeed`: every rank finds out in `settle`.
 
         Raises:
-            IntegrityError: it could not be written, or the one before could not.
+            UnwrittenError: it could not be written, or the one before could not.
+            IntegrityError: the run's folder has vanished.
         """
         loop = self.loop
         state = capture(loop, self.session.model, self.session.device)
         state.fingerprints = self._fingerprints()
         state.settings = redact_values(asdict(self.args))
         if is_sharded(self.session.model):
-            self._write_shards(state)
+            self._write_shards(state, must_succeed=must_succeed)
             return
         if not self.session.ranks.is_main:
             return
         healthy = self._is_healthy(state)
         self.loop.saving.wait()
         if not self.args.async_save:
-            self._write(state, healthy)
+            self._write(state, healthy=healthy, must_succeed=must_succeed)
             return
         state = copied(state)
-        state.metrics_bytes = self.run_dir.metrics.sync()
-        self.loop.saving.start(lambda: self._write(state, healthy))
+        with self._may_be_lost(state, must_succeed=must_succeed):
+            state.metrics_bytes = self.run_dir.metrics.sync()
+            self.loop.saving.start(lambda: self._write(state, healthy=healthy, must_succeed=must_succeed))
+
+    def settle(self) -> bool:
+        """Wait for the save under way, and say whether it was lost; every rank calls it, and hears the same.
+
+        An evaluation whose checkpoint was lost is not the best one any more. With --save_failure stop no save is lost,
+        and nobody waits.
+        """
+        if self.args.save_failure == "stop":
+            return False
+        self.loop.saving.wait()
+        lost, saved_best = self.session.ranks.share((self._lost_step, self._saved_best))
+        self._lost_step, best = None, self.loop.best
+        if lost is not None and best.keeps_checkpoint and best.step == lost:
+            best.value, best.step = saved_best
+            state = self.loop.callbacks.state
+            state.best_metric, state.best_global_step = saved_best
+        return lost is not None
 
     def abandon(self) -> None:
         """End a run that failed: a save that is under way is still committed, and its own failure not told."""
@@ -80,6 +108,7 @@ class RunCheckpoints:
     def resume_or_start(self) -> None:
         """Restore the checkpoint that was asked for, or begin afresh with the check at step 0."""
         asked = self.args.resume_from_checkpoint
+        self.run_dir.metrics.waits_for_room = self.args.save_failure == "continue"
         state = None if asked is None else self._pick(asked)
         if state is None:
             self._start()
@@ -90,6 +119,9 @@ class RunCheckpoints:
     def finish(self) -> None:
         """Wait for the last save, and load the best weights where the settings ask for them."""
         self.loop.saving.wait()
+        self.settle()
+        if self.session.ranks.is_main:
+            self.run_dir.metrics.sync()
         self.session.ranks.wait()  # rank 0 has committed what the others may read
         self.load_best()
 
@@ -102,16 +134,43 @@ class RunCheckpoints:
         put_weights(state.tensors["model"], trainable_tensors(self.session.model), self.session.model)
         notice(f"loaded the best model: step {best.step}, {best.name} {best.value:.6g}")
 
-    def _write(self, state: CheckpointState, healthy: bool) -> None:
-        save_checkpoint(self.run_dir, state, healthy=healthy, **self._kept(state))
-        self.run_dir.write_state("running", state.step)
+    def _write(self, state: CheckpointState, *, healthy: bool, must_succeed: bool) -> None:
+        with self._may_be_lost(state, must_succeed=must_succeed):
+            save_checkpoint(self.run_dir, state, healthy=healthy, **self._kept(state))
+            self._note_saved(state)
 
-    def _write_shards(self, state: CheckpointState) -> None:
+    def _write_shards(self, state: CheckpointState, *, must_succeed: bool) -> None:
         ranks = self.session.ranks
         bad = any(ranks.agree([not self._is_healthy(state)]))
-        save_shards(self.run_dir, state, ranks, healthy=not bad, **self._kept(state))
-        if ranks.is_main:
-            self.run_dir.write_state("running", state.step)
+        with self._may_be_lost(state, must_succeed=must_succeed):
+            save_shards(self.run_dir, state, ranks, healthy=not bad, **self._kept(state))
+            self._note_saved(state)
+
+    def _note_saved(self, state: CheckpointState) -> None:
+        self._saved_best = (state.counters["best"]["value"], state.counters["best"]["step"])
+        self.run_dir.write_state("running", state.step)
+
+    @contextmanager
+    def _may_be_lost(self, state: CheckpointState, *, must_succeed: bool) -> Iterator[None]:
+        """Take note of a checkpoint that cannot be written, and say so, where the run goes on without it."""
+        try:
+            yield
+        except UnwrittenError as error:
+            if must_succeed or self.args.save_failure == "stop":
+                raise
+            self._lost_step = state.step
+            self._tell_of_lost(state, error)
+
+    def _tell_of_lost(self, state: CheckpointState, error: UnwrittenError) -> None:
+        spread = self.session.ranks.size if is_sharded(self.session.model) else 1
+        missing = missing_bytes(self.run_dir, checkpoint_bytes(state) * spread)
+        lack = f"; {missing / 1e6:,.1f} MB are missing" if missing else ""
+        warn(
+            f"step {state.step}: {error.problem}{lack}; training goes on (--save_failure continue): the older "
+            "checkpoints are untouched, and the next save tries again"
+        )
+        record = {"problem": error.problem, "missing_bytes": missing}
+        self.loop.recorder.note(record, kind="lost_save", step=state.step)
 
     def _kept(self, state: CheckpointState) -> dict[str, Any]:
         """Which older checkpoints stay."""
@@ -135,6 +194,7 @@ class RunCheckpoints:
             warn(f"resuming without a part of {state.path}: {problem}; it starts afresh")
         self._restore_cut(state)
         restore(self.loop, self.session.model, self.session.device, state)
+        self._saved_best = (self.loop.best.value, self.loop.best.step)
         self.run_dir.cut_metrics(state.step, offset=state.metrics_bytes)
         record = {"step": state.step, "checkpoint": str(state.path), "changed": changes, "lost": list(state.lost)}
         self.run_dir.resumptions.append(record)

@@ -58,7 +58,8 @@ def build_loop(
     *,
     user_callbacks: Sequence[Any],
     run_dir: RunDir | None,
-    save: Callable[[], None],
+    save: Callable[[bool], None],
+    settle: Callable[[], bool],
     started: float,
 ) -> TrainingLoop:
     """Build the loop that stands before its first step.
@@ -70,6 +71,7 @@ def build_loop(
         user_callbacks: transformers' callbacks.
         run_dir: where records go; None prints them only.
         save: writes a checkpoint of this loop.
+        settle: says whether the last one was lost.
         started: when the clock of --max_time began, by time.monotonic().
     """
     steps = total_steps(args, session.sampler)
@@ -101,6 +103,7 @@ def build_loop(
             keeps_checkpoint=args.load_best_model_at_end or args.save_strategy == "best",
         ),
         save=save,
+        settle=settle,
         watchdog=watchdog,
         stop=StopRequest(None if args.max_time is None else parse_duration(args.max_time), started),
     )

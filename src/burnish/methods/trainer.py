@@ -149,7 +149,8 @@ class Trainer(ABC):
                 self.method,
                 user_callbacks=self.user_callbacks,
                 run_dir=self.run_dir,
-                save=self._save_checkpoint,
+                save=lambda must_succeed: self._checkpoints.save(must_succeed=must_succeed),
+                settle=self._settle_save,
                 started=self._started,
             )
         return self._loop
@@ -168,8 +169,8 @@ class Trainer(ABC):
             self._run_checkpoints = RunCheckpoints(self.args, self.session, self.method, self.loop, self._claimed())
         return self._run_checkpoints
 
-    def _save_checkpoint(self) -> None:
-        self._checkpoints.save()
+    def _settle_save(self) -> bool:
+        return self._checkpoints.settle()
 
     def open_run_dir(self, resume: str | bool | None) -> None:
         """Claim the output folder, before anything is loaded."""
