@@ -25,6 +25,19 @@ def test_every_fault_has_a_row_in_both_languages() -> None:
     assert faults_of(ENGLISH) == faults_of(CHINESE) == expected
 
 
+def test_both_languages_have_the_same_tables_commands_and_tests() -> None:
+    """Rows of each table in order, commands, and tests by name: what one page tells, the other does too."""
+    for facts in (
+        lambda text: [len(table.splitlines()) for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)],
+        lambda text: re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL),
+        lambda text: sorted(set(re.findall(r"`(test_\w+\.py::test_\w+)`|(tests/\w+/test_\w+\.py)", text))),
+        lambda text: sorted(set(re.findall(r"--[a-z_]{4,}", text))),
+        lambda text: sorted(re.findall(r"\d+\.\d+ %|\d,\d{3} bytes", text)),
+    ):
+        english, chinese = (facts(page.read_text(encoding="utf-8")) for page in (ENGLISH, CHINESE))
+        assert chinese == english
+
+
 @pytest.mark.parametrize("page", [ENGLISH, REPOSITORY / "SECURITY.md"], ids=lambda page: page.name)
 def test_every_test_that_a_page_names_exists(page: Path) -> None:
     named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", page.read_text(encoding="utf-8"))

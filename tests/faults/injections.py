@@ -26,6 +26,7 @@ from burnish.engine.shard_files import SHARD
 from burnish.methods import checkpointing
 from burnish.methods.checkpointing import RunCheckpoints
 from burnish.methods.preference import PreferenceMethod
+from burnish.methods.unpaired import UnpairedMethod
 from burnish.models import export
 
 
@@ -274,7 +275,8 @@ def scale_loss(factor: str, first: int, last: int) -> None:
         due = first <= here["step"] <= last and torch.is_grad_enabled()
         return replace(outcome, loss=outcome.loss * float(factor)) if due else outcome
 
-    _after(PreferenceMethod, "loss", change)
+    for method in (PreferenceMethod, UnpairedMethod):
+        _after(method, "loss", change)
 
 
 def poison_gradient(value: str, first: int, last: int) -> None:

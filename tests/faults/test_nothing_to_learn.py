@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from torch import nn
 
+from burnish.data.groups import PromptGroup
 from burnish.data.store import GroupStore
-from burnish.errors import ConfigError
+from burnish.errors import ConfigError, DataError
 from burnish.methods.learnable import check_learnable
 from faults.harness import Job, tensors
 
@@ -37,6 +39,13 @@ def test_pairs_that_are_all_equal_are_refused(tiny: Job, tmp_path: Path) -> None
 
 def test_rows_of_weight_0_are_refused(tiny: Job, tmp_path: Path) -> None:
     assert "all 8 rows have weight 0" in refused(tiny, rows(tmp_path / "rows.jsonl", weight=0.0))
+
+
+def test_rows_without_a_counted_token_are_refused() -> None:
+    ids, nothing = np.array([3, 4], dtype=np.int32), np.zeros(2, dtype=np.bool_)
+    group = PromptGroup(prompt_ids=ids, completion_ids=(ids, ids), completion_mask=(nothing, nothing))
+    with pytest.raises(DataError, match="no token of the 1 rows is counted"):
+        check_learnable(None, nn.Linear(2, 2), GroupStore.from_groups([group]))
 
 
 def test_a_learning_rate_of_0_warns_and_changes_nothing(tiny: Job, tmp_path: Path) -> None:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from faults.harness import Job, assert_equal_runs, contents, copy_run, make_model, state
+from burnish.engine.manifest import read_manifest, write_manifest
+from faults.harness import (
+    Job,
+    assert_equal_runs,
+    checkpoint,
+    contents,
+    copy_run,
+    make_model,
+    rewrite_manifest,
+    state,
+)
 
 
 def edited(data: Path, folder: Path) -> Path:
@@ -85,6 +96,49 @@ def test_moved_caches_are_the_same_run(tiny: Job, killed: Path, golden: Path) ->
     run = copy_run(killed, tiny.path("run"))
     tiny.resume("run", "--reference_cache_dir", tiny.folder / "scores", "--data_cache_dir", tiny.folder / "rows")
     assert_equal_runs(run, golden)
+
+
+def written_by_another_version(run: Path, *, without: str = "", **more: tuple[str, str]) -> None:
+    """Let the newest checkpoint lack a setting, or know more of them than we do, each by its (value, default)."""
+    folder = checkpoint(run, 9)
+    path = folder / "counters.json"
+    counters = json.loads(path.read_text())
+    defaults = counters["default_settings"]
+    defaults.pop(without, None)
+    defaults |= {name: default for name, (_, default) in more.items()}
+    counters["loop"]["of_a_later_version"] = 1
+    path.write_text(json.dumps(counters))
+    rewrite_manifest(folder)
+    manifest = read_manifest(folder)
+    kept = {name: value for name, value in manifest.fingerprints.items() if name != without}
+    kept |= {name: value for name, (value, _) in more.items()}
+    write_manifest(folder, replace(manifest, fingerprints=kept))
+
+
+def test_a_setting_that_an_older_version_did_not_have_counts_as_its_default(
+    tiny: Job, killed: Path, golden: Path
+) -> None:
+    run = copy_run(killed, tiny.path("run"))
+    written_by_another_version(run, without="label_smoothing")
+    error = tiny.resume("run", "--label_smoothing", 0.1, expect=2).err
+    assert "label_smoothing: 0 -> 0.1" in error
+    tiny.resume("run")
+    assert state(run)["resumptions"][0]["changed"] == {}
+    assert_equal_runs(run, golden)
+
+
+def test_a_setting_of_a_later_version_counts_as_unchanged_only_at_its_default(
+    tiny: Job, killed: Path, golden: Path
+) -> None:
+    run = copy_run(killed, tiny.path("run"))
+    written_by_another_version(run, sharpness=("3", "3"))
+    tiny.resume("run")
+    assert_equal_runs(run, golden)
+    other = copy_run(killed, tiny.path("other"))
+    written_by_another_version(other, sharpness=("3", "2"))
+    assert "sharpness: 3 -> 2" in tiny.resume("other", expect=2).err
+    tiny.resume("other", "--allow_changed", "sharpness")
+    assert state(other)["resumptions"][0]["changed"] == {"sharpness": ["3", "2"]}
 
 
 def test_a_key_that_does_not_exist_is_named_with_those_that_do(tiny: Job, killed: Path) -> None:

@@ -13,6 +13,8 @@ from runs import read_metrics, run_burnish
 TIMES = ("_runtime", "_per_second", "_seconds")
 STAGES: dict[str, tuple[str, list[Any]]] = {
     "bco_pair": ("dpo", ["--loss_type", "bco_pair"]),
+    "a beta that follows margins": ("dpo", ["--beta_dpo_alpha", 0.6]),
+    "a beta on a schedule": ("dpo", ["--beta_final", 0.5]),
     "kto": ("kto", []),
     "bco": ("kto", ["--loss_type", "bco"]),
     "sft": ("sft", ["--packing", "--neftune_noise_alpha", 5]),

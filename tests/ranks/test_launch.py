@@ -82,7 +82,7 @@ def test_a_wrong_flag_is_told_once_and_starts_nothing(words: list[str]) -> None:
     assert done.stderr.count("burnish: ") == 1
 
 
-@pytest.mark.parametrize("code", [2, 3, 4, 75])
+@pytest.mark.parametrize("code", [2, 3, 4, 75, 134])
 def test_the_exit_code_of_the_first_that_fails_comes_through(code: int) -> None:
     one_fails = f"import os, sys, time; sys.exit({code}) if os.environ['RANK'] == '1' else time.sleep(0.5)"
     assert run_processes([sys.executable, "-c", one_fails], Placement(2)) == code

@@ -375,7 +375,7 @@ class TrainingLoop:
             "train_runtime": seconds,
             "train_samples_per_second": (counters.num_groups - first_groups) / seconds,
             "train_steps_per_second": steps / seconds,
-            "train_loss": counters.loss_sum / max(1, counters.loss_steps),
+            **({"train_loss": counters.loss_sum / counters.loss_steps} if counters.loss_steps else {}),
             "train_step_seconds": self.step_seconds,
             "epoch": self.epoch,
             **counters.oddities(),

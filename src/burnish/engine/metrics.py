@@ -51,7 +51,7 @@ class MetricSums:
     def take_means(self, ranks: Ranks) -> dict[str, float]:
         """Reduce over ranks, copy to the host in one piece, forget; names keep the order in which they came.
 
-        What is under `health/` stays a sum.
+        What is under `health/` stays a sum; what nothing was counted for has no mean, and is left out.
 
         Ranks may hold different names (a metric that only some rows have); each is counted where it is.
         """
@@ -63,8 +63,9 @@ class MetricSums:
         packed = torch.cat([summed.flatten(), *(value.reshape(1) for value in self._extremes.values())]).tolist()
         pairs, own = packed[: 2 * len(names)], packed[2 * len(names) :]
         means = {
-            name: total if name.startswith(HEALTH) else total / count if count else 0.0
+            name: total if name.startswith(HEALTH) else total / count
             for name, total, count in zip(names, pairs[::2], pairs[1::2], strict=True)
+            if count or name.startswith(HEALTH)
         }
         extremes = ranks.gather(dict(zip(self._extremes, own, strict=True)))
         for name in dict.fromkeys(name for held in extremes for name in held):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import torch
@@ -89,7 +89,7 @@ def restore(loop: TrainingLoop, model: nn.Module, device: Device, state: Checkpo
     loop.schedule.load_state_dict(
         {**state.counters["schedule"], "lr_lambdas": [None] * len(loop.optimizer.param_groups)}
     )
-    loop.counters = Counters(**state.counters["loop"])
+    loop.counters = Counters(**known_fields(Counters, state.counters["loop"]))
     loop.best.value, loop.best.step = state.counters["best"]["value"], state.counters["best"]["step"]
     loop.callbacks.restore(state.counters["callbacks"])
     loop.callbacks.state.log_history = list(state.counters["log_history"])
@@ -101,6 +101,12 @@ def restore(loop: TrainingLoop, model: nn.Module, device: Device, state: Checkpo
         loop.passes.reference.load_state_tensors(state.tensors.get(REFERENCE, {}))
         _restore_reference_scores(loop.passes.reference.store, state)
     _restore_rng(loop, device, state)
+
+
+def known_fields(kind: type, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """What this version knows of a record in a checkpoint: a later one may have written more."""
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in saved.items() if name in names}
 
 
 def _own_weights(model: nn.Module, ranks: Ranks, optimizer: Any) -> dict[str, dict[str, Tensor]]:

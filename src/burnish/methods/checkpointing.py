@@ -21,16 +21,17 @@ from burnish.engine.checkpoint import (
 )
 from burnish.engine.cut import Cut
 from burnish.engine.disk_space import missing_bytes
+from burnish.engine.fingerprints import Defaults
 from burnish.engine.invariants import StartInvariants, has_active_dropout
 from burnish.engine.loop import TrainingLoop, resume_position
 from burnish.engine.method import Method
 from burnish.engine.run_dir import RunDir
 from burnish.engine.shards import put_weights, save_shards
-from burnish.engine.snapshot import capture, copied, find_nonfinite, restore, trainable_tensors
+from burnish.engine.snapshot import capture, copied, find_nonfinite, known_fields, restore, trainable_tensors
 from burnish.engine.tensor_files import tensors_bytes
 from burnish.errors import UnwrittenError
 from burnish.methods.budget import find_budget
-from burnish.methods.fingerprints import update_settings
+from burnish.methods.fingerprints import default_settings, update_settings
 from burnish.methods.session import Session
 from burnish.secrets import redact_values
 
@@ -67,6 +68,7 @@ class RunCheckpoints:
         loop = self.loop
         state = capture(loop, self.session.model, self.session.device)
         state.fingerprints = self._fingerprints()
+        state.counters["default_settings"] = default_settings(self.args)
         state.settings = redact_values(asdict(self.args))
         if is_sharded(self.session.model):
             self._write_shards(state, must_succeed=must_succeed)
@@ -189,7 +191,8 @@ class RunCheckpoints:
         return bad is None and self.loop.counters.skipped_in_a_row == 0
 
     def _resume(self, state: CheckpointState) -> None:
-        changes = check_fingerprints(state.fingerprints, self._fingerprints(), self.args.allow_changed)
+        defaults = Defaults(state.counters.get("default_settings", {}), default_settings(self.args))
+        changes = check_fingerprints(state.fingerprints, self._fingerprints(), self.args.allow_changed, defaults)
         for problem in state.lost:
             warn(f"resuming without a part of {state.path}: {problem}; it starts afresh")
         self._restore_cut(state)
@@ -234,7 +237,7 @@ class RunCheckpoints:
 
         A smaller budget that was asked for wins: it is what a run without enough memory is resumed with.
         """
-        cut, asked = Cut(**state.counters["cut"]), self.session.asked_tokens
+        cut, asked = Cut(**known_fields(Cut, state.counters["cut"])), self.session.asked_tokens
         self.loop.passes.cut = cut if asked is None else cut.within(asked)
         self.args.max_tokens_per_micro_batch = self.loop.passes.cut.max_tokens
 

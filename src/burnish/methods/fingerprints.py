@@ -46,6 +46,11 @@ def update_settings(config: Any, **resolved: Any) -> dict[str, str]:
     return {name: _as_text(value) for name, value in sorted(settings.items())}
 
 
+def default_settings(config: Any) -> dict[str, str]:
+    """What `update_settings` gives for settings that nobody has set, but for those that are resolved."""
+    return update_settings(type(config)())
+
+
 def _as_text(value: Any) -> str:
     """JSON, in which 0 and 0.0 are one: files and flags write the same number either way."""
     plain = int(value) if isinstance(value, float) and value.is_integer() else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -242,7 +243,7 @@ class Trainer(ABC):
                 finish_trackers(self.accelerator)
             self._is_unfinished = False
             run_dir.write_state("done", loop.counters.step, 0)
-        return TrainOutput(loop.counters.step, summary["train_loss"], summary)
+        return TrainOutput(loop.counters.step, summary.get("train_loss", math.nan), summary)
 
     def _write_beginning(self, run_dir: RunDir, step: int) -> None:
         """Put into the run directory what is known before the first step, and open the trackers."""

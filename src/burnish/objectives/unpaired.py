@@ -191,7 +191,9 @@ def unpaired_metrics(
 
 
 def add_margins(means: Mapping[str, float]) -> dict[str, float]:
-    """The means of an interval with `rewards/margins` = `rewards/chosen` - `rewards/rejected` beside them."""
+    """The means of an interval with `rewards/margins` = `rewards/chosen` - `rewards/rejected`, where it has both."""
+    if not {"rewards/chosen", "rewards/rejected"} <= means.keys():
+        return dict(means)
     return {**means, "rewards/margins": means["rewards/chosen"] - means["rewards/rejected"]}
 
 
