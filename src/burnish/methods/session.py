@@ -204,7 +204,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     is_spread = config.parallel == "fsdp" and ranks.size > 1
     if not is_spread:  # what may be larger than a device is checked on the host, and goes there in slices
         policy.to(device.torch_device)
-    fused = [] if is_spread else _fuse(config, device, policy, other)
+    fused = _fuse(config, device, policy, other)
     has_fast_layers = config.fused_layers and not device.is_accelerator and _speed_up(policy, other)
     scorer = method.build_scorer(policy, token_metrics=config.token_metrics)
     sampler = _build_sampler(config, len(train.groups), ranks)

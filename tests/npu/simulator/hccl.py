@@ -18,9 +18,13 @@ from npu.simulator.log import LAUNCHED
 
 COLLECTIVES = (
     *("allreduce", "allreduce_coalesced", "broadcast", "reduce", "barrier", "gather", "scatter", "send", "recv"),
-    *("allgather", "_allgather_base", "allgather_into_tensor_coalesced", "alltoall", "alltoall_base"),
-    *("reduce_scatter", "_reduce_scatter_base", "reduce_scatter_tensor_coalesced"),
+    *("allgather", "_allgather_base", "alltoall", "alltoall_base", "reduce_scatter", "_reduce_scatter_base"),
 )
+OF_SEVERAL = {
+    "allgather_into_tensor_coalesced": "_allgather_base",
+    "reduce_scatter_tensor_coalesced": "_reduce_scatter_base",
+}
+"""Collectives over lists of tensors, which gloo has over one: what sharded tensors are put together with."""
 NEWER_NAMES = {
     "all_gather_single": "_allgather_base",
     "reduce_scatter_single": "_reduce_scatter_base",
@@ -82,8 +86,18 @@ def _on_gloo(name: str) -> Callable[..., Any]:
     return collective
 
 
+def _one_by_one(name: str) -> Callable[..., Any]:
+    def collective(self: SimulatedHccl, outputs: list[Tensor], inputs: list[Tensor], *options: Any) -> Any:
+        each = getattr(self, name)
+        return [each(output, given, *options) for output, given in zip(outputs, inputs, strict=True)][-1]
+
+    return collective
+
+
 def install_hccl() -> None:
     """Put the simulated process group in the place of the vendor's."""
+    for name, of_one in OF_SEVERAL.items():
+        setattr(SimulatedHccl, name, _one_by_one(of_one))
     for name in COLLECTIVES:
         setattr(SimulatedHccl, name, _on_gloo(name))
     for name, old in NEWER_NAMES.items():

@@ -17,7 +17,8 @@ from npu.simulator.wheel import fetch_wheel
 TESTS = Path(__file__).parents[2]
 SOURCE = TESTS.parent / "src"
 START = Path(__file__).parent / "start"
-SECONDS = 300
+SECONDS = 540
+"""Patience with a program: many times what it takes, and less than pytest has with a test."""
 
 
 @dataclass(frozen=True, slots=True)

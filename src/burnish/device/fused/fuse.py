@@ -29,7 +29,7 @@ def fuse_operators(model: nn.Module, device: Device, asked: list[str]) -> list[s
     function of the architecture's file: it is wrapped, and goes on as before for angles of any other model.
 
     Args:
-        model: on its device.
+        model: on its device, or on the CPU where it will be spread over devices in slices.
         device: nothing happens unless it is an NPU.
         asked: names, or auto, or none.
 

@@ -1,6 +1,7 @@
 """The vendor's operators behind the interfaces of transformers' modules; each falls back where its limits end.
 
-Limits and layouts are those of the vendor's documents for torch_npu 2.13.
+Limits and layouts are those of the vendor's documents for torch_npu 2.13. On the CPU each is the model's own code: a
+model that goes to its devices in slices is checked on the host first.
 """
 
 from __future__ import annotations
@@ -62,10 +63,14 @@ def npu_attention(
     Raises:
         ValueError: a window that no mask holds: the operator would attend to everything.
     """
+    causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
+    if not _is_on_npu(query):
+        return _plain_attention()(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=causal, **kwargs
+        )
     window = kwargs.get("sliding_window")
     if attention_mask is None and window is not None and key.shape[2] > window:
         raise ValueError(f"a sliding window of {window} tokens came without a mask, and would be dropped")
-    causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
     mode, hidden = _NO_MASK, None
     if attention_mask is not None:
         hidden = _hidden_keys(attention_mask)
@@ -81,6 +86,16 @@ def npu_attention(
         sparse_mode=mode,
     )[0]
     return output.transpose(1, 2).contiguous(), None
+
+
+def _is_on_npu(tensor: Tensor) -> bool:
+    return tensor.device.type == "npu"
+
+
+def _plain_attention() -> Any:
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    return sdpa_attention_forward
 
 
 def _one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -108,12 +123,16 @@ def _causal_mask(device: torch.device) -> Tensor:
 
 def npu_rms_norm(module: Any, hidden_states: Tensor) -> Tensor:
     """RMSNorm's forward: weight · x / rms(x) in one operator, which wants both in one dtype: the wider of the two."""
+    if not _is_on_npu(hidden_states):
+        return type(module).forward(module, hidden_states)
     dtype = torch.promote_types(hidden_states.dtype, module.weight.dtype)
     return vendor().npu_rms_norm(hidden_states.to(dtype), module.weight.to(dtype), module.variance_epsilon)[0]
 
 
 def npu_swiglu(module: Any, x: Tensor) -> Tensor:
     """Forward of a gated MLP: down(silu(gate(x)) · up(x))."""
+    if not _is_on_npu(x):
+        return type(module).forward(module, x)
     joined = torch.cat((module.gate_proj(x), module.up_proj(x)), dim=-1)
     return module.down_proj(vendor().npu_swiglu(joined, dim=-1))
 
@@ -121,7 +140,7 @@ def npu_swiglu(module: Any, x: Tensor) -> Tensor:
 def npu_angles(module: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
     """The forward of a model's rotary embedding, whose angles say that this model rotates by the fused operator."""
     cosine, sine = type(module).forward(module, *args, **kwargs)
-    setattr(cosine, _FUSED, True)
+    setattr(cosine, _FUSED, _is_on_npu(cosine))
     return cosine, sine
 
 
