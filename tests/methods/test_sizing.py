@@ -17,6 +17,7 @@ from burnish.errors import ConfigError
 from burnish.methods import default_budget
 from burnish.methods.default_budget import RunShapes, default_max_tokens
 from burnish.methods.dpo import DPOConfig
+from burnish.methods.sft import SFTConfig
 from burnish.models.paper import sketch_model
 from jobs import POLICY, write_pairs
 
@@ -103,6 +104,13 @@ def test_the_default_budget_is_what_memory_has_room_for(
     shapes = RunShapes(sketch_model(folder, config), 512, torch.bfloat16, has_frozen_reference=False)
     found = default_max_tokens(config, Device(kind, None, ""), shapes, Ranks(size=ranks))  # pyright: ignore[reportArgumentType]
     assert found == expected if isinstance(expected, int) else found in expected
+
+
+def test_a_method_without_reference_has_a_default_budget_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = SFTConfig(model_name_or_path=str(folder))
+    monkeypatch.setattr(default_budget, "total_memory_bytes", lambda _: 192 * 2**30)
+    shapes = RunShapes(sketch_model(folder, config), 512, torch.bfloat16, has_frozen_reference=False)
+    assert default_max_tokens(config, Device("npu", None, ""), shapes, Ranks()) > 4_000  # pyright: ignore[reportArgumentType]
 
 
 def test_where_nothing_fits_rows_go_one_by_one_and_a_line_says_so(

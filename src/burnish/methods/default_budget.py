@@ -13,6 +13,7 @@ from burnish.device.memory import total_memory_bytes
 from burnish.device.pick import Device
 from burnish.device.ranks import Ranks
 from burnish.engine.plan import format_bytes
+from burnish.methods.reference import reference_dtype
 from burnish.models.fit import USABLE, largest_budget, most_tokens
 from burnish.models.sharing import share_memory
 
@@ -49,7 +50,7 @@ def default_max_tokens(config: Any, device: Device, shapes: RunShapes, ranks: Ra
             row_tokens=min(shapes.row_tokens, tokens),
             compute_dtype=shapes.compute_dtype,
             has_frozen_reference=shapes.has_frozen_reference,
-            reference_dtype=None if config.ref_dtype is None else getattr(torch, config.ref_dtype),
+            reference_dtype=reference_dtype(config),
         ).total
 
     memory = total_memory_bytes(device)

@@ -8,13 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from burnish.device.memory import total_memory_bytes
 from burnish.engine.loop import total_steps
 from burnish.engine.method import Method
 from burnish.engine.plan import RunPlan, format_bytes
 from burnish.methods.budget import choose_budget
+from burnish.methods.reference import reference_dtype
 from burnish.methods.session import Session
 from burnish.models.estimate import count_parameters
 from burnish.models.given_reference import GivenReference
@@ -42,7 +41,7 @@ def describe_run(session: Session, method: Method, config: Any) -> RunPlan:
         parallel=config.parallel,
         tokens=session.cut.max_tokens,
         row_tokens=min(int(lengths.max()), session.cut.max_tokens),
-        reference_dtype=_reference_dtype(session, config),
+        reference_dtype=reference_dtype(config),
         compute_dtype=session.precision.dtype,
         has_frozen_reference=session.reference is not None and isinstance(session.reference.live, FrozenReference),
     ).as_dict()
@@ -88,10 +87,6 @@ def _balancing_in_words(session: Session) -> str:
         return ""
     cost = "one more policy forward where a step has several micro-batches"
     return f"; {session.router_coefficient:g} x balancing of the experts over the step ({cost})"
-
-
-def _reference_dtype(session: Session, config: Any) -> torch.dtype | None:
-    return None if session.reference is None or config.ref_dtype is None else getattr(torch, config.ref_dtype)
 
 
 def _describe_reference(session: Session, config: Any) -> str:

@@ -42,7 +42,7 @@ def build_reference(
         identity: whatever else the reference's log-probabilities depend on: weights, precision, device kind.
         ranks: agree on whether a model is needed.
     """
-    dtype = None if config.ref_dtype is None else getattr(torch, config.ref_dtype)
+    dtype = reference_dtype(config)
     starts_as_policy = other is None and dtype in (None, torch.float32)
     described = _describe_reference(config, scorer, identity)
     store = LogpStore(_store_folder(config, described), described)
@@ -58,6 +58,12 @@ def build_reference(
     alpha, every = config.ref_model_mixup_alpha, config.ref_model_sync_steps
     check_moving_reference(alpha=alpha, every=every, uses_adapter=has_adapter(scorer.model))
     return MovingReference(cached, scorer.model, alpha=alpha, every=every)
+
+
+def reference_dtype(config: Any) -> torch.dtype | None:
+    """What the reference's weights are stored in; None as the policy's, or where the method has no reference."""
+    name = getattr(config, "ref_dtype", None)
+    return None if name is None else getattr(torch, name)
 
 
 def _live_reference(scorer: Scorer, other: nn.Module | None, dtype: torch.dtype | None) -> ReferenceProvider:
