@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,10 @@ TEXTS = [
     ("two_accelerators", "RuntimeError: Two accelerators cannot be used at the same time in PyTorch: npu and cuda."),
     ("home_half_set", "RuntimeError: ASCEND_RUNTIME_PATH /usr/local/Ascend/runtime does not exist"),
     ("home_half_set", "Warning: ASCEND_HOME_PATH environment variable is not set."),
+    (
+        "two_allocators",
+        "Both PYTORCH_NPU_ALLOC_CONF and PYTORCH_ALLOC_CONF have been set, please set only one of them.",
+    ),
     ("python_packages", "RuntimeError: AclSetCompileopt(aclCompileOpt::ACL_PRECISION_MODE), error code is 500001"),
     ("python_packages", "500001"),
     ("python_packages", "EH9999: Inner Error! init env failed!"),
@@ -67,9 +72,19 @@ TEXTS = [
     ("out_of_memory", "RuntimeError: NPU out of memory. Tried to allocate 2.00 GiB (NPU 0; 60.97 GiB total capacity)"),
     ("out_of_memory", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB"),
     ("stale_gradients", "ValueError: set_to_none is not supported in fused optimizers"),
+    ("stale_gradients", "TypeError: Fused optimizer's parameters must be either float32 or float16, but received"),
+    ("stale_gradients", 'TrainingArguments(optim="adamw_torch_npu_fused")'),
     (
         "cpu_fallback",
         "[W] CAUTION: The operator 'aten::x' is not currently supported on the NPU backend and will fall back to run",
+    ),
+    (
+        "cpu_fallback",
+        "CAUTION: The operator aten::logit is not supported. Now this operator will fallback to run on the CPU and may",
+    ),
+    (
+        "cpu_fallback",
+        "the NPU interface does not support operator 'aten::x', the operator will fall back to CPU.",
     ),
     ("collective_code", "EI0001: environment variable is invalid"),
     ("operator_code", "EZ1001: dtype not supported"),
@@ -81,6 +96,16 @@ TEXTS = [
 @pytest.mark.parametrize(("name", "text"), TEXTS)
 def test_the_text_is_known(name: str, text: str):
     assert explain([text])[0].name == name
+
+
+def test_every_text_that_was_collected_is_known(shared_dir: Path):
+    """The table of error texts that the NPU's users report, row by row and text by text."""
+    collected = (shared_dir / "ascend.md").read_text()
+    rows = collected[collected.index("Errors → cause → cure") : collected.index("doctor checks, in order")].splitlines()
+    texts = [row.split("|")[1] for row in rows[3:] if row.startswith("|")]
+    assert len(texts) == 18
+    unknown = [text.strip() for text in texts if not explain([text])]
+    assert unknown == ["ERRxxyyy"]  # the pattern of codes, whose decoding is tested below
 
 
 def test_every_known_fault_has_an_example_here():

@@ -23,6 +23,7 @@ HINTS = (
         "kernel version",
         "fall",
         "fused",
+        "alloc_conf",
         "dcmi",
         "aclset",
         "acl_",

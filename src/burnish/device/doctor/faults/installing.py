@@ -91,6 +91,18 @@ INSTALLING: tuple[Fault, ...] = (
         cure=_SOURCE_IT,
     ),
     fault(
+        "two_allocators",
+        r"Both PYTORCH_NPU_ALLOC_CONF and PYTORCH_ALLOC_CONF have been set",
+        cause=Both(
+            "torch_npu reads both variables of the memory allocator, and ends where both are set",
+            "torch_npu 同时读取这两个内存分配器变量，两个都设置时会报错退出",
+        ),
+        cure=Both(
+            "unset PYTORCH_ALLOC_CONF or the other one; burnish sets PYTORCH_NPU_ALLOC_CONF only where neither is set.",
+            "unset PYTORCH_ALLOC_CONF（或另一个）；burnish 只在两者都没有设置时才设 PYTORCH_NPU_ALLOC_CONF。",
+        ),
+    ),
+    fault(
         "opp_refused",
         r"\bE30006\b|Failed to verify the OPP",
         codes="507033|507008",
@@ -137,7 +149,7 @@ INSTALLING: tuple[Fault, ...] = (
     ),
     fault(
         "kernel_notice",
-        r"Detected kernel version .* below the recommended minimum",
+        r"Detected kernel version \d",
         cause=Both(
             "accelerate's general check; EulerOS, openEuler and Kylin ship kernel 4.19",
             "accelerate 的通用检查；EulerOS、openEuler、麒麟自带 4.19 内核",

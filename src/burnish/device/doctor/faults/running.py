@@ -89,7 +89,8 @@ RUNNING: tuple[Fault, ...] = (
     ),
     fault(
         "stale_gradients",
-        r"adamw_torch_npu_fused|set_to_none is not supported in fused optimizers|NpuFusedAdamW",
+        r"adamw_torch_npu_fused|set_to_none is not supported in fused optimizers|NpuFusedAdamW"
+        r"|Fused optimizer's parameters must be either float32 or float16",
         cause=Both(
             "NpuFusedAdamW keeps the gradients of its first step: with transformers' Trainer every later step "
             "is silently wrong",
