@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from burnish.data.chat import Conversation, render
 from burnish.errors import DataError
 from row_builders import pair
 
@@ -157,3 +158,23 @@ def test_tools_and_template_arguments_reach_the_template(prepare: Prepare, chatm
     assert prompts[0].startswith("<|im_start|>system")
     assert prompts[1].startswith("clock<|im_start|>system")
     assert prompts[2].startswith("calm clock<|im_start|>system")
+
+
+LEAKY = """
+{%- if messages[0].content == 'loud' %}{% set mood = 'loud' %}{% endif %}
+{%- if mood is defined %}({{ mood }}){% endif %}
+{%- for message in messages %}{% set last = message.role %}{{ message.role + ': ' + message.content }}{% endfor %}
+{%- if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}{{ last is defined }}
+"""
+
+
+def test_what_a_template_sets_for_one_conversation_is_gone_for_the_next(chatml: Any) -> None:
+    tokenizer = deepcopy(chatml)
+    tokenizer.chat_template = LEAKY
+    talks = [[{"role": "user", "content": words}] for words in ("calm", "loud", "calm", "loud", "calm")]
+    for opening in (False, True):
+        expected = [
+            tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=opening) for talk in talks
+        ]
+        assert render(tokenizer, [Conversation(talk, add_generation_prompt=opening) for talk in talks]) == expected
+        assert len(set(expected)) == 2

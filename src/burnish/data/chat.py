@@ -158,10 +158,22 @@ def _compiled(tokenizer: PreTrainedTokenizerBase) -> Any | None:
 
 
 def _render_plain(template: Any, tokenizer: PreTrainedTokenizerBase, alike: list[Conversation]) -> list[str]:
-    fixed = {
-        **tokenizer.special_tokens_map,
-        "tools": None,
-        "documents": None,
-        "add_generation_prompt": alike[0].add_generation_prompt,
-    }
-    return [template.render(messages=conversation.messages, **fixed) for conversation in alike]
+    """Render one conversation after the other in one context: making one takes as long as rendering a short talk.
+
+    What a template sets stays in `vars` and `exported_vars`, which are emptied; the sandbox lets it change no more.
+    """
+    context = template.new_context(
+        {
+            **tokenizer.special_tokens_map,
+            "tools": None,
+            "documents": None,
+            "add_generation_prompt": alike[0].add_generation_prompt,
+        }
+    )
+    texts: list[str] = []
+    for conversation in alike:
+        context.vars.clear()
+        context.exported_vars.clear()
+        context.parent["messages"] = conversation.messages
+        texts.append(template.environment.concat(template.root_render_func(context)))
+    return texts

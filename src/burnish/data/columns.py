@@ -52,7 +52,7 @@ def build_batch(groups: Sequence[PromptGroup]) -> pa.RecordBatch:
         "label_smoothing": _optional([group.label_smoothing for group in groups], pa.float64()),
         "ref_logps": _optional_lists([group.ref_logps for group in groups], np.float64),
         "token_weights": _token_weights([group.token_weights for group in groups]),
-        "ranking": _lists([np.asarray(group.ranking or (), np.int32) for group in groups], np.int32),
+        "ranking": _lists(_arrays([group.ranking for group in groups], np.int32), np.int32),
         "source": _texts([group.source for group in groups]),
         "row": _column(np.array([group.row for group in groups], np.int64), pa.int64()),
     }
@@ -92,7 +92,12 @@ def _nest(values: pa.Array, lengths: Sequence[int], valid: np.ndarray | None = N
 
 def _optional_lists(entries: Sequence[Sequence[float] | None], dtype: type[np.generic]) -> pa.Array:
     valid = np.array([entry is not None for entry in entries], bool)
-    return _lists([np.asarray(entry or (), dtype) for entry in entries], dtype, valid)
+    return _lists(_arrays(entries, dtype), dtype, valid)
+
+
+def _arrays(entries: Sequence[Sequence[float] | None], dtype: type[np.generic]) -> list[np.ndarray]:
+    nothing = np.zeros(0, dtype)
+    return [np.asarray(entry, dtype) if entry else nothing for entry in entries]
 
 
 def _token_weights(entries: Sequence[Sequence[np.ndarray] | None]) -> pa.Array:

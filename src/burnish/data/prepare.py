@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +39,9 @@ if TYPE_CHECKING:
 
 __all__ = ["GroupKind", "Prepared", "data_cache_dir", "prepare_groups"]
 
-ROWS_PER_BATCH = 1000
+ROWS_PER_BATCH = 500
+OBJECTS_BETWEEN_COLLECTIONS = 200_000
+"""New objects after which the garbage collector looks for cycles; a batch of rows is some ten thousand, without any."""
 MAX_PROMPT_MISMATCH = 0.1
 """Greatest share of conversations whose prompt may be rendered otherwise before a completion than alone."""
 COLUMNS_NAMED = 12
@@ -144,19 +148,22 @@ def _prepare(
     """Make one pass over the rows, with the groups into a file; return their fingerprint too."""
     work = Preparation(rows, settings, kind, DataReport(rows.name))
     with GroupWriter(path) as writer:
-        with _older_objects_left_alone(), open_encoder(tokenizer, settings.dataset_num_proc, backend) as encode:
+        with _few_collections(), open_encoder(tokenizer, settings.dataset_num_proc, backend) as encode:
             work.run(writer, encode)
         work.check()
     return work, writer.fingerprint
 
 
 @contextmanager
-def _older_objects_left_alone() -> Iterator[None]:
-    """Keep the garbage collector off what was there before: a third of the time went into walking over libraries."""
+def _few_collections() -> Iterator[None]:
+    """Keep the garbage collector off what was there before and off rows in use: a third of the time went there."""
+    before = gc.get_threshold()
     gc.freeze()
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS, *before[1:])
     try:
         yield
     finally:
+        gc.set_threshold(*before)
         gc.unfreeze()
 
 
@@ -283,18 +290,20 @@ class Preparation:
             reason = "ref_chosen_logps are of the whole row, which is cut: raise max_length, or leave the columns out"
             self._reject(place, reason, {"prompt": example.prompt, "completions": example.completions})
             return
-        if any(group.counted_weight(number) == 0 for number in range(group.num_completions)):
+        weighted = group.token_weights is not None  # without weights, what counts nothing has been dropped above
+        if weighted and any(group.counted_weight(number) == 0 for number in range(group.num_completions)):
             self._drop(place, "nothing_counted")
             return
-        self._count(group)
+        self._count(group, fitting)
         self.hashes.add(group)
         writer.add(group)
 
-    def _count(self, group: PromptGroup) -> None:
+    def _count(self, group: PromptGroup, encoded: Encoded) -> None:
         self.report.groups_used += 1
         self.report.prompt_tokens += len(group.prompt_ids)
-        self.report.completion_tokens += group.num_tree_tokens - len(group.prompt_ids)
-        self.report.counted_tokens += group.num_counted_tokens
+        for ids, mask in zip(encoded.completion_ids, encoded.masks, strict=True):
+            self.report.completion_tokens += len(ids)
+            self.report.counted_tokens += len(ids) if mask is None else int(mask.sum())
 
     def _reject(self, place: Place, reason: str, content: Any) -> None:
         self.report.reject(place, reason)
@@ -324,13 +333,12 @@ def _with_text(row: Row, settings: DataSettings) -> Row:
 
 
 def _build_group(example: Example, encoded: Encoded, place: Place) -> PromptGroup:
-    completions = tuple(np.asarray(ids, dtype=np.int32) for ids in encoded.completion_ids)
+    completions = tuple(map(_ids, encoded.completion_ids))
     masks = tuple(
-        np.ones(len(ids), dtype=bool) if mask is None else mask
-        for ids, mask in zip(completions, encoded.masks, strict=True)
+        _all_counted(len(ids)) if mask is None else mask for ids, mask in zip(completions, encoded.masks, strict=True)
     )
     return PromptGroup(
-        prompt_ids=np.asarray(encoded.prompt_ids, dtype=np.int32),
+        prompt_ids=_ids(encoded.prompt_ids),
         completion_ids=completions,
         completion_mask=masks,
         weight=example.weight,
@@ -343,6 +351,19 @@ def _build_group(example: Example, encoded: Encoded, place: Place) -> PromptGrou
         source=place.source,
         row=place.row,
     )
+
+
+def _ids(ids: Sequence[int]) -> np.ndarray:
+    """View ids that fastokens gave, and copy a list of them, int32 (tokens,)."""
+    return np.frombuffer(ids, np.int32) if isinstance(ids, array) and ids else np.asarray(ids, np.int32)
+
+
+@lru_cache(4096)
+def _all_counted(length: int) -> np.ndarray:
+    """A mask that counts all, for every completion of this length: read-only, bool (tokens,)."""
+    mask = np.ones(length, bool)
+    mask.flags.writeable = False
+    return mask
 
 
 def _add_lines(path: Path, lines: list[str]) -> None:

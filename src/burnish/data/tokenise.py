@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -58,13 +59,17 @@ def choose_batch_tokenizer(tokenizer: PreTrainedTokenizerBase, wanted: Tokenizer
     return tokenise if fast is None else CheckedFastTokenizer(fast, tokenise)
 
 
+Rendered = RenderedText | Encoded | RowError
+"""An example as text, or as the ids that the row gave, or why it is neither."""
+
+
 class ExampleEncoder:
-    """Renders and tokenises examples with one tokenizer."""
+    """Renders and tokenises examples with one tokenizer, at once or as two steps on two threads."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, backend: TokenizerBackend = "huggingface") -> None:
         """Prepare for any number of calls of `encode`, which raise FastTokensDiffer where fastokens is no use."""
         self._tokenizer = tokenizer
-        self._tokenise = choose_batch_tokenizer(tokenizer, backend)
+        self._backend: TokenizerBackend = backend
         self._cutter: PromptCutter | None = PromptCutter(tokenizer)
         self._cuts_to_check = CHECKED_CUTS
         marked = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -72,17 +77,28 @@ class ExampleEncoder:
         written = [re.escape(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special]
         self._special_words = re.compile("|".join(written)) if written else None
 
+    @cached_property
+    def _tokenise(self) -> BatchTokenizer:
+        """Made by who tokenises first: fastokens takes up to a second to read a tokenizer."""
+        return choose_batch_tokenizer(self._tokenizer, self._backend)
+
     def encode(self, examples: Sequence[Example]) -> list[Encoded | RowError]:
         """Encode any mixture of plain, conversational and token-id examples; those that can't be give the reason.
 
         Raises:
             DataError: there are conversations, and the tokenizer has no chat template.
         """
+        return self.tokenise(examples, self.render(examples))
+
+    def render(self, examples: Sequence[Example]) -> list[Rendered]:
+        """Do the part of `encode` that is Python's; raises as it does."""
         conversations = [example for example in examples if example.layout == "conversational"]
         talks = iter(render_conversations(conversations, self._tokenizer))
-        results: list[Any] = [
-            next(talks) if e.layout == "conversational" else self._without_template(e) for e in examples
-        ]
+        return [next(talks) if e.layout == "conversational" else self._without_template(e) for e in examples]
+
+    def tokenise(self, examples: Sequence[Example], rendered: Sequence[Rendered]) -> list[Encoded | RowError]:
+        """Do the rest of `encode`, of which the tokenizer does most without Python's lock."""
+        results: list[Any] = list(rendered)
         for special_tokens in (False, True):
             wanted = [
                 n
