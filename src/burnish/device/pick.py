@@ -15,6 +15,7 @@ from burnish.device.vendor import load_torch_npu, loading_problem
 from burnish.errors import ConfigError
 
 DeviceKind = Literal["npu", "cuda", "cpu"]
+_VISIBLE = {"npu": "ASCEND_RT_VISIBLE_DEVICES", "cuda": "CUDA_VISIBLE_DEVICES"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ def pick_device(requested: str = "auto", *, num_threads: int | None = None, jit_
         jit_compile: let an NPU compile operators for each new shape.
 
     Raises:
-        ConfigError: the requested device is not there, with what was found instead.
+        ConfigError: the requested device is not there, with what was found instead; or fewer devices than processes.
     """
     if num_threads is not None:
         torch.set_num_threads(num_threads)
@@ -83,8 +84,20 @@ def cuda_problem() -> str:
     return "" if torch.cuda.is_available() else "the driver sees no device"
 
 
+def _check_index(kind: str, index: int) -> None:
+    """Raise ConfigError for a process of a launch that finds no device of its number."""
+    count = getattr(torch, kind).device_count()
+    if index >= count:
+        raise ConfigError(
+            f"process {index} of this machine wants {kind}:{index}, and only {count} can be seen.\n"
+            f"Launch one process a device, or show more devices with {_VISIBLE[kind]}."
+        )
+
+
 def _claim(kind: str, why: str, jit_compile: bool) -> Device:
     index = int(os.environ.get("LOCAL_RANK", "0"))
+    if kind != "cpu":
+        _check_index(kind, index)
     if kind == "npu":
         described = claim_npu(index, jit_compile=jit_compile)
         reason = f"npu:{index}, {described} ({why})"

@@ -10,6 +10,7 @@ import pytest
 
 from burnish.cli.arguments import parse_arguments
 from burnish.cli.doctor import run
+from burnish.cli.launch import read_placement
 from burnish.device.doctor.explain import explain
 from burnish.device.doctor.faults import FAULTS
 from burnish.device.doctor.versions import CANN_OF_TORCH, CANN_OF_WHEEL, LOWEST_TORCH, release
@@ -55,7 +56,7 @@ def test_the_version_table_is_the_codes(text: str):
 
 @BOTH
 def test_every_text_of_the_error_table_is_known_and_every_fault_of_the_stack_is_in_it(text: str):
-    found = {explain([code])[0].name for row in tables(text)[2] for code in codes(row[0])}
+    found = {explain([code])[0].name for row in tables(text)[3] for code in codes(row[0])}
     unlisted = {"runtime_507", "collective_code", "operator_code", "stale_gradients", "cpu_fallback"}
     unlisted |= {"cuda_not_built", "cuda_driver_old"}
     assert {fault.name for fault in FAULTS} - found == unlisted
@@ -64,9 +65,13 @@ def test_every_text_of_the_error_table_is_known_and_every_fault_of_the_stack_is_
 @BOTH
 def test_every_command_of_burnish_is_one(text: str, capsys: pytest.CaptureFixture[str]):
     lines = [line for block in blocks(text) for line in block.splitlines() if "burnish " in line]
-    assert len(lines) == 5
+    assert len(lines) == 7
     for line in lines:
         words = shlex.split(line.split(" | ")[-1])
+        if words[1] == "launch":
+            place = words.index("dpo")
+            assert read_placement(words[2:place]).num_processes > 1
+            words = ["burnish", *words[place:]]
         if words[:2] == ["burnish", "dpo"]:
             assert parse_arguments(words[2:], DPOConfig).config.model_name_or_path == "Qwen/Qwen2-0.5B-Instruct"
         elif "--explain" in words and words[-1] != "-":

@@ -62,6 +62,9 @@ def test_each_rank_takes_a_card_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(CARD, "count", 4)
     assert pick_device().torch_device == torch.device("npu", 3)
     assert CARD.index == 3
+    monkeypatch.setattr(CARD, "count", 3)
+    with pytest.raises(ConfigError, match=r"process 3 of this machine wants npu:3, and only 3 can be seen"):
+        pick_device()
 
 
 def test_no_visible_card_leaves_the_cpu_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,8 +25,8 @@ RANKS: tuple[Fault, ...] = (
         r"\bEI0002\b|Notify wait timeout",
         codes="507048",
         cause=Both(
-            "a rank died, or ranks have different numbers of steps, and the others waited (1800 s)",
-            "有 rank 已退出，或各 rank 的步数不一致，其余 rank 等待超时（1800 秒）",
+            "a rank died, or ranks have different numbers of steps, and the others waited (1836 s by default)",
+            "有 rank 已退出，或各 rank 的步数不一致，其余 rank 等待超时（默认 1836 秒）",
         ),
         cure=Both(
             "Look for the first error in the other ranks' logs; raise HCCL_EXEC_TIMEOUT (seconds) on all ranks "
