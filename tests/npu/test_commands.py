@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from burnish.device.doctor.probes import two_ranks
 from burnish.device.fused.table import OPERATORS
 from jobs import POLICY, job, write_pairs
+from npu.simulator.hccl import LOSSES_VARIABLE
 from npu.simulator.machine import SimulatedMachine, read_launches
 from runs import read_metrics
 
@@ -74,19 +76,33 @@ def test_real_weights_take_two_steps(
 
 
 def test_no_visible_card_is_no_crash(machine: SimulatedMachine, tmp_path: Path) -> None:
+    """Chosen and asked for, in one process, about 10 s."""
     empty = machine.with_variables(SIMULATED_NPU_COUNT="0")
-    words = ("--model_name_or_path", POLICY, "--dataset_name", write_pairs(tmp_path / "pairs.jsonl"), "--dry_run")
-    done = empty.burnish("dpo", *words)
+    words = ["--model_name_or_path", POLICY, "--dataset_name", write_pairs(tmp_path / "pairs.jsonl"), "--dry_run"]
+    told = repr(["dpo", *map(str, words)])
+    twice = f"from burnish.cli.main import main; print(main({told}), main([*{told}, '--device', 'npu']))"
+    done = empty.python("-c", twice)
+    assert done.stdout.splitlines()[-1] == "0 2"
     assert "no npu: torch_npu sees no device; `burnish doctor` says why" in done.stderr + done.stdout
-    refused = empty.burnish("dpo", *words, "--device", "npu", check=False)
-    assert refused.returncode == 2
-    assert "--device npu: torch_npu sees no device" in refused.stderr
+    assert "--device npu: torch_npu sees no device" in done.stderr
 
 
-def test_the_doctor_holds_every_fused_operator_against_the_cpu(machine: SimulatedMachine) -> None:
-    """`burnish doctor --smoke`: its fused checks, about 30 s; a card that computes one wrongly is in test_fused.py."""
-    done = machine.burnish("doctor", "--smoke", "--json", check=False)
+def test_the_doctor_holds_every_fused_operator_against_the_cpu_and_sums_over_two_cards(
+    machine: SimulatedMachine,
+) -> None:
+    """`burnish doctor --smoke`, about 20 s; a card that computes an operator wrongly is in test_fused.py."""
+    done = machine.with_variables(SIMULATED_NPU_COUNT="2").burnish("doctor", "--smoke", "--json", check=False)
     found = {check["check"]: check for check in json.loads(done.stdout)["checks"]}
     for operator in OPERATORS:
         assert found[f"fused_{operator}"]["status"] == "ok", found[f"fused_{operator}"]
         assert "npu:0: equal to the CPU within" in json.dumps(found[f"fused_{operator}"])
+    assert found["all_reduce"]["status"] == "ok", found["all_reduce"]
+    assert "two processes agree over hccl on npu" in json.dumps(found["all_reduce"])
+
+
+def test_the_doctor_looks_at_the_sum_and_not_only_whether_one_comes_back(machine: SimulatedMachine) -> None:
+    """Over a link that returns in good order and adds nothing, about 8 s; told as `ranks.wrong` in test_smoke.py."""
+    broken = machine.with_variables(SIMULATED_NPU_COUNT="2", **{LOSSES_VARIABLE: "1"})
+    done = broken.python(two_ranks.__file__, "hccl", "npu", check=False)
+    assert done.returncode == 1, done.stderr
+    assert '"good": true, "right": false' in done.stdout

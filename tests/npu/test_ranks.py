@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from burnish.device.fused.table import OPERATORS
 from jobs import job, movement_ratio, write_pairs
+from launching import free_port
 from npu.simulator.machine import SimulatedMachine, read_launches
 from runs import read_metrics
 
@@ -66,6 +68,18 @@ def test_two_npus_train_as_one(name: str, runs: Path) -> None:
     assert len(_losses(runs / "one")) == STEPS
     assert _losses(runs / name) == pytest.approx(_losses(runs / "one"), abs=1e-5)
     assert movement_ratio(runs / "one", runs / name) < 1e-4
+
+
+def test_two_machines_of_one_npu_each_train_as_one(machine: SimulatedMachine, runs: Path) -> None:
+    """Two launchers that meet on loopback, about 30 s."""
+    together = ("--num_processes", 2, "--num_machines", 2, "--main_process_ip", "127.0.0.1")
+    place = (*together, "--main_process_port", free_port())
+    flags = ("--global_batch_size", 7, "--max_steps", STEPS, "--device", "npu", "--precision", "fp32")
+    words = job(runs / "pairs.jsonl", runs / "machines", *flags)
+    with ThreadPoolExecutor(2) as launchers:
+        list(launchers.map(lambda rank: machine.burnish("launch", *place, "--machine_rank", rank, *words), (0, 1)))
+    assert _losses(runs / "machines") == pytest.approx(_losses(runs / "one"), abs=1e-5)
+    assert movement_ratio(runs / "one", runs / "machines") < 1e-4
 
 
 def test_each_rank_updates_by_one_kernel_a_group(runs: Path) -> None:

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, Qwen2Config
 from builders import build_groups
 from burnish.batching.layout import MicroBatch, lay_out
 from burnish.device.fused.fuse import fuse_operators
+from burnish.device.optimizer import build_adamw
 from burnish.device.pick import pick_device
 from burnish.scoring.scorer import Scorer
 
@@ -36,6 +37,8 @@ def _step(config: PreTrainedConfig, mode: FakeTensorMode, device: torch.device, 
     with torch.autocast("npu", torch.bfloat16):
         scores = Scorer(model)(batch)
     torch.nn.functional.logsigmoid(scores.logps).sum().backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=False)
+    build_adamw([{"params": list(model.parameters())}], kind="npu", precision="bf16", lr=1e-3).step()
     assert mode.shape_env is None or scores.logps.shape == (batch.num_completions,)
     return model, scores
 

@@ -5,6 +5,7 @@ Collectives are synchronous: they show that ranks agree and what is exchanged, n
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -30,6 +31,10 @@ NEWER_NAMES = {
     "reduce_scatter_single": "_reduce_scatter_base",
     "all_to_all_single": "alltoall_base",
 }
+
+
+LOSSES_VARIABLE = "SIMULATED_NPU_LOSES_SUMS"
+"""Where it is set, sums return without an error and leave the tensors as they were: a broken link between cards."""
 
 
 class SimulatedHccl(dist.ProcessGroup):
@@ -76,6 +81,8 @@ class SimulatedHccl(dist.ProcessGroup):
 def _on_gloo(name: str) -> Callable[..., Any]:
     def collective(self: SimulatedHccl, *args: Any, **keywords: Any) -> Any:
         LAUNCHED[f"hccl::{name}"] += 1
+        if name == "allreduce" and LOSSES_VARIABLE in os.environ:
+            args = ([tensor.clone() for tensor in args[0]], *args[1:])
         args, keywords = tree_map_only(
             Tensor, lambda t: host_view(t) if is_on_device(t) else t.detach(), (args, keywords)
         )
