@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from burnish.data.examples import Example
 from burnish.data.rows import DroppedRow
 from burnish.data.tokenise import Encoded
 from burnish.data.truncate import Mode, fit
@@ -132,3 +134,11 @@ def test_what_fits_is_never_too_long_and_never_empty(
         joined, original = fitting.prompt_ids + after, prompt + before
         kept = original[: len(joined)] if mode == "keep_start" else original[-len(joined) :]
         assert joined == kept
+
+
+def test_a_changed_example_has_words_of_its_own() -> None:
+    example = Example("preference", "test", [{"role": "user", "content": "Hi"}], ["Yes", [1, 2]])
+    assert example.words == ("Hi", "Yes", "ids")
+    changed = replace(example, prompt="Ho", completions=["No"])
+    assert changed.words == ("Ho", "No")
+    assert changed == replace(example, prompt="Ho", completions=["No"])

@@ -21,7 +21,7 @@ from burnish.data.audit import RowHashes, note_repetitions
 from burnish.data.cache import CacheEntry, write_whole
 from burnish.data.digests import code_fingerprint, sha256_of, tokenizer_fingerprint
 from burnish.data.encoders import Batch, Encode, open_encoder
-from burnish.data.examples import Example, content_text
+from burnish.data.examples import Example
 from burnish.data.fast_tokens import FastTokensDiffer, fastokens_version
 from burnish.data.formats import FORMS_IN_WORDS, recognise
 from burnish.data.groups import PromptGroup
@@ -264,11 +264,10 @@ class Preparation:
         return [example]
 
     def _note_words(self, example: Example, place: Place) -> None:
-        prompt = content_text(example.prompt)
+        prompt = example.words[0]
         if not prompt.strip() and example.prompt != [] and example.shape not in PROMPTLESS:
             self.report.count("blank_prompt", place)
-        text = "".join((prompt, *map(content_text, example.completions)))
-        if "\ufffd" in text or "\0" in text:
+        if any("\ufffd" in words or "\0" in words for words in example.words):
             self.report.count("odd_characters", place)
 
     def _finish(self, example: Example, place: Place, encoded: Encoded | RowError, writer: GroupWriter) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 SIDES = ("chosen", "rejected")
 
+COLUMNS = tuple(f"{side}_{kind}" for side in SIDES for kind in ("token_weights", "spans"))
+
 WeightedSpan = tuple[int, int, float]
 """First character, one after the last, and the weight of the tokens that reach into them."""
 
@@ -33,8 +35,7 @@ def read_token_weights(example: Example, row: Mapping[str, Any]) -> None:
     Raises:
         RowError: weights of no pair, both kinds for one completion, or entries that are no weights or spans.
     """
-    names = [f"{side}_{kind}" for side in SIDES for kind in ("token_weights", "spans")]
-    given = [name for name in names if name in row]
+    given = [name for name in COLUMNS if name in row]
     if not given:
         return
     if example.shape != "preference":

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from burnish.data.backend import fast_backend
-from burnish.data.examples import Example, content_text
+from burnish.data.examples import Example
 from burnish.data.fast_tokens import BatchTokenizer, CheckedFastTokenizer, load_fastokens
 from burnish.data.rows import RowError
 from burnish.data.settings import TokenizerBackend
@@ -177,8 +177,7 @@ class ExampleEncoder:
         """Note conversations whose words hold a special token: it is tokenised as one, and may end a turn early."""
         if self._special_words is None or example.layout != "conversational":
             return
-        contents = (example.prompt, *example.completions)
-        if any(self._special_words.search(content_text(content)) for content in contents):
+        if any(map(self._special_words.search, example.words)):
             encoded.notes.add("special_in_text")
 
     def _note_missing_end(self, example: Example, encoded: Encoded) -> None:

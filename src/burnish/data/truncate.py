@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from burnish.data.examples import Example, content_text
+from burnish.data.examples import Example
 from burnish.data.rows import DroppedRow
 from burnish.data.settings import DataSettings
 from burnish.data.tokenise import Encoded
@@ -19,9 +19,7 @@ Mode = Literal["keep_start", "keep_end", "drop"]
 
 def check_contents(example: Example) -> None:
     """Raise DroppedRow for a completion without words, and for a pair of equal ones."""
-    if any(
-        not content_text(completion).strip(BLANKS) if len(completion) else True for completion in example.completions
-    ):
+    if not all(map(len, example.completions)) or not all(words.strip(BLANKS) for words in example.words[1:]):
         raise DroppedRow("empty_completion")
     if len(example.completions) == 2 and example.completions[0] == example.completions[1]:
         raise DroppedRow("identical_pair")
