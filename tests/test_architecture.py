@@ -29,6 +29,9 @@ LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 FILES = sorted(SOURCE.rglob("*.py"))
 COPIED_LINES = 6
 """A run of so many lines may stand in one file of methods/ only."""
+GLUE = ("preference", "supervised", "unpaired", "rewarding")
+"""Files of methods/ that hold a method's loss and its trainer."""
+GLUE_LINES = 200
 
 
 def _room(path: Path) -> str:
@@ -78,14 +81,41 @@ def _code_lines(path: Path) -> list[str]:
     return [line.strip() for line in path.read_text().splitlines() if line.strip()]
 
 
-def test_methods_copy_nothing_from_each_other() -> None:
+def _copied_runs(folder: Path) -> list[str]:
+    """Runs of lines that stand in two files of a folder, with the files' names."""
     first_of: dict[tuple[str, ...], Path] = {}
-    for path in sorted((SOURCE / "methods").glob("*.py")):
+    found: list[str] = []
+    for path in sorted(folder.glob("*.py")):
         lines = _code_lines(path)
         for start in range(len(lines) - COPIED_LINES + 1):
             run = tuple(lines[start : start + COPIED_LINES])
             other = first_of.setdefault(run, path)
-            assert other == path, f"{path.name} and {other.name} both have:\n" + "\n".join(run)
+            if other != path:
+                found.append(f"{path.name} and {other.name} both have:\n" + "\n".join(run))
+    return found
+
+
+def test_methods_copy_nothing_from_each_other() -> None:
+    assert _copied_runs(SOURCE / "methods") == []
+
+
+def test_a_copy_between_methods_would_be_found(tmp_path: Path) -> None:
+    """However it is indented, and with blank lines in between; one line less is no copy."""
+    source = (SOURCE / "methods" / "supervised.py").read_text().splitlines()
+    start = next(number for number, line in enumerate(source) if line.lstrip().startswith("def loss("))
+    copied = [line for line in source[start:] if line.strip()][:COPIED_LINES]
+    (tmp_path / "supervised.py").write_text("\n".join(source))
+    other = tmp_path / "other.py"
+    other.write_text("\n".join(["import math", *(f"    {line}\n" for line in copied[1:]), "x = 1"]))
+    assert _copied_runs(tmp_path) == []
+    other.write_text("\n".join(["import math", *(f"    {line}\n" for line in copied), "x = 1"]))
+    assert [run.splitlines()[0] for run in _copied_runs(tmp_path)] == ["supervised.py and other.py both have:"]
+
+
+@pytest.mark.parametrize("name", GLUE)
+def test_the_glue_of_a_method_is_thin(name: str) -> None:
+    lines = (SOURCE / "methods" / f"{name}.py").read_text().splitlines()
+    assert len(lines) < GLUE_LINES, f"{name}.py has {len(lines)} lines: what is not the method's own belongs to a room"
 
 
 def test_importing_burnish_imports_no_torch() -> None:

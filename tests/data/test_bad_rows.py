@@ -159,6 +159,13 @@ def test_csv_cells_keep_lines_quotes_and_types(tmp_path: Path) -> None:
     assert read[2][0] == {"prompt": "q", "chosen": [{"role": "user"}], "rejected": "z", "margin": None}
 
 
+def test_csv_columns_of_numbers_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("prompt,label_smoothing,weight,ref_chosen_logps,ref_rejected_logps\n7,0.1,2,-3.5,\n")
+    expected = {"label_smoothing": 0.1, "weight": 2.0, "ref_chosen_logps": -3.5, "ref_rejected_logps": None}
+    assert next(iter(read_file(path, "rows.csv")))[0] == {"prompt": "7", **expected}
+
+
 @pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
 def test_a_damaged_table_is_refused_by_name(suffix: str, tmp_path: Path, prepare: Prepare) -> None:
     path = tmp_path / f"rows{suffix}"

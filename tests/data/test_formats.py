@@ -120,8 +120,8 @@ def test_kinds_convert_what_can_be_converted() -> None:
     pair = recognise({**PAIRS["preference"], "margin": 1.5})
     labelled = CONVERSIONS["unpaired"](pair)
     assert [(one.completions, one.label, one.margin) for one in labelled] == [
-        ([GOOD], True, None),
-        ([BAD], False, None),
+        ([GOOD], True, 1.5),
+        ([BAD], False, 1.5),
     ]
     assert CONVERSIONS["ranking"](pair)[0].ranking == (0, 1)
     (talk,) = CONVERSIONS["sft"](recognise({"messages": USER + GOOD + USER + BAD}))

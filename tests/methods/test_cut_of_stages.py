@@ -42,6 +42,7 @@ METHODS: dict[str, Method] = {
     "dft": SupervisedMethod(SFTSettings(loss_type="dft", z_loss_coef=0.01)),
     "reward": RewardMethod(RewardSettings()),
     "reward, centered": RewardMethod(RewardSettings(center_rewards_coefficient=0.1)),
+    "reward, smoothed": RewardMethod(RewardSettings()),
     "reward of lists": RewardMethod(RewardSettings()),
 }
 
@@ -55,6 +56,7 @@ def _groups(name: str) -> list[PromptGroup]:
             weight=0.5 + number / 4,
             label=number % 3 == 0 if is_unpaired else None,
             ranking=(1, 0, 1) if k == 3 else None,
+            label_smoothing=number / 20 if name == "reward, smoothed" else None,
         )
         for number, group in enumerate(build_groups(3, count=ROWS, k=k))
     ]
@@ -186,7 +188,24 @@ def test_a_cut_step_scores_the_other_completions_after_their_prompts_once(monkey
     completions = sum(len(group.completion_ids[0]) for group in groups)
     computed = _count_tokens(passes := _passes(method, 60), monkeypatch)
     _step(passes, groups)
-    assert computed["policy"] == 2 * (prompts + completions)
+    assert computed == {"policy": 2 * (prompts + completions), "reference": prompts + 2 * completions}
+
+
+@pytest.mark.parametrize("max_tokens", [WHOLE, 60])
+def test_the_reference_scores_what_is_new_after_a_prompt_and_nothing_again(
+    max_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups, method = _groups("kto"), METHODS["kto"]
+    prompts = sum(len(group.prompt_ids) for group in groups)
+    completions = sum(len(group.completion_ids[0]) for group in groups)
+    computed = _count_tokens(passes := _passes(method, max_tokens), monkeypatch)
+    for epochs, order in enumerate((groups, groups[::-1], groups), start=1):  # reversed, each meets the one after it
+        _step(passes, order)
+        assert computed["reference"] == min(epochs, 2) * (prompts + completions) + completions
+    expected, metrics = _step(_passes(method, max_tokens), groups)
+    gradient, others = _step(passes, groups)
+    assert relative_difference(gradient, expected) < SAME_UPDATE
+    assert others == pytest.approx(metrics, rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -197,6 +216,7 @@ def test_rewards_are_exactly_0_where_policy_and_reference_are_one(max_tokens: in
         passes = _passes(METHODS["kto"], max_tokens, packed=packed)
         same = FrozenReference(Scorer(build_model("qwen2", seed=0)))
         passes.reference = CachedReference(same, LogpStore(None), starts_as_policy=True)
+        passes.at_start = lambda *_: None
         for _ in range(2):
             metrics = run(passes)
             assert (metrics["rewards/accuracies"], metrics["rewards/chosen"], metrics["kl"]) == (0, 0, 0)

@@ -123,6 +123,31 @@ def test_shadow_losses_are_logged_and_change_nothing() -> None:
         assert metrics[f"shadow/{name}"] == pytest.approx(alone["loss"], rel=1e-5)
 
 
+@pytest.mark.parametrize("max_tokens", CUTS.values(), ids=[f"{count} micro-batches" for count in CUTS])
+def test_shadow_losses_cost_no_forward(max_tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of the policy nor of the reference, in training and in evaluation."""
+    groups = _groups("sigmoid")
+    counts: list[list[str]] = []
+    for shadows in ([], ["hinge", "ipo", "bco_pair", "sft", "simpo"]):
+        passes = build_passes({"loss_type": ["sigmoid"], "beta": 2.0, "shadow_losses": shadows}, max_tokens)
+        calls: list[str] = []
+        live: Any = passes.reference and passes.reference.live
+        for name, scorer in (("policy", passes.scorer), ("reference", live.scorer)):
+
+            def counted(batch: Any, *, name: str = name, forward: Any = scorer.forward, to: Any = calls) -> Any:
+                to.append(name)
+                return forward(batch)
+
+            monkeypatch.setattr(scorer, "forward", counted)
+        one_step(passes, groups)
+        sums = MetricSums()
+        passes.evaluate(groups, passes.method.denominators(groups), sums, lambda _: None)
+        assert len(shadows) == sum(name.startswith("shadow/") for name in sums.take_means(passes.ranks))
+        counts.append(calls)
+    assert counts[0]
+    assert counts[0] == counts[1]
+
+
 def test_each_term_is_logged_unweighted() -> None:
     _, metrics = one_step(build_passes(SETTINGS["mpo"], 110), _groups("mpo"))
     terms = [metrics[f"loss/{name}"] for name in ("sigmoid", "bco_pair", "sft")]

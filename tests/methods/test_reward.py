@@ -61,9 +61,9 @@ def test_the_saved_model_gives_the_rewards_that_were_trained(trained: Path) -> N
         assert row["margin"] == pytest.approx(row["rewards"][0] - row["rewards"][1])
 
 
-@pytest.mark.parametrize("center", [0.0, 0.1])
-def test_one_step_is_the_papers_formula(center: float, tmp_path: Path) -> None:
-    data = write_pairs(tmp_path / "pairs.jsonl", count=8, margin=0.25)
+@pytest.mark.parametrize(("center", "smoothing"), [(0.0, 0.0), (0.1, 0.0), (0.1, 0.2)])
+def test_one_step_is_the_papers_formula(center: float, smoothing: float, tmp_path: Path) -> None:
+    data = write_pairs(tmp_path / "pairs.jsonl", count=8, margin=0.25, label_smoothing=smoothing)
     words = ["--max_steps", 1, "--learning_rate", 0, "--center_rewards_coefficient", center]
     run_burnish(*_reward_job(data, tmp_path / "run", *words))
     record = read_metrics(tmp_path / "run")[0]
@@ -74,7 +74,9 @@ def test_one_step_is_the_papers_formula(center: float, tmp_path: Path) -> None:
         np.array([_pooled(model, row["prompt_ids"] + row[name], pad) for row in rows])
         for name in ("chosen_ids", "rejected_ids")
     )
-    losses = np.log1p(np.exp(-(chosen - rejected - 0.25))) + center * (chosen + rejected) ** 2
+    difference = chosen - rejected - 0.25
+    losses = (1 - smoothing) * np.log1p(np.exp(-difference)) + smoothing * np.log1p(np.exp(difference))
+    losses += center * (chosen + rejected) ** 2
     more = np.array([len(row["chosen_ids"]) - len(row["rejected_ids"]) for row in rows])
     expected = {
         "loss": losses.mean(),

@@ -122,6 +122,7 @@ def test_shorter_rows_and_checkpointing_take_less() -> None:
     model = build("llama", num_hidden_layers=6)
     whole = estimate_memory(model, tokens=TOKENS).activations
     assert estimate_memory(model, tokens=TOKENS, row_tokens=20).activations < whole
+    assert estimate_memory(model, tokens=TOKENS, holds_activations=False).activations == whole // 6
     model.activation_checkpointing_enable({"use_reentrant": False})
     assert estimate_memory(model, tokens=TOKENS).activations < whole / 3
 

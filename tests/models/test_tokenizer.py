@@ -48,6 +48,15 @@ def test_an_unknown_pad_token_is_told_and_adds_nothing(golden: Path, settings_fo
         load_tokenizer(settings_for(golden), DataSettings(pad_token="<none>"))
 
 
+def test_the_end_of_text_token_asked_for_wins_and_pads_in_need(golden: Path, settings_for: Make) -> None:
+    edit(golden, pad_token=None)
+    (golden / "config.json").unlink()
+    tokenizer = load_tokenizer(settings_for(golden), DataSettings(eos_token="<s>"))
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<s>", "<s>")
+    with pytest.raises(ConfigError, match="--eos_token '<none>' is not in the model's vocabulary"):
+        load_tokenizer(settings_for(golden), DataSettings(eos_token="<none>"))
+
+
 def test_no_token_to_pad_with_is_told(golden: Path, settings_for: Make) -> None:
     edit(golden, pad_token=None, eos_token=None)
     (golden / "config.json").unlink()

@@ -187,9 +187,13 @@ def likelihood(names: dict[str, Any]) -> bool:
 def bradley_terry(names: dict[str, Any]) -> bool:
     values = torch.tensor([0.7], dtype=torch.float64), torch.tensor([-0.4], dtype=torch.float64)
     got = names["bradley_terry_loss"](
-        *values, margin=torch.tensor([0.3], dtype=torch.float64), center_rewards_coefficient=0.2
+        *values,
+        margin=torch.tensor([0.3], dtype=torch.float64),
+        label_smoothing=torch.tensor([0.1], dtype=torch.float64),
+        center_rewards_coefficient=0.2,
     )
-    return survives(got, [-oracles.log_sigma(0.7 + 0.4 - 0.3) + 0.2 * 0.3**2])
+    likelihood = 0.9 * oracles.log_sigma(0.7 + 0.4 - 0.3) + 0.1 * oracles.log_sigma(0.3 - 0.4 - 0.7)
+    return survives(got, [-likelihood + 0.2 * 0.3**2])
 
 
 OTHER_MUTANTS: list[tuple[Callable[[dict[str, Any]], bool], ModuleType, str, str, str]] = [
@@ -208,6 +212,8 @@ OTHER_MUTANTS: list[tuple[Callable[[dict[str, Any]], bool], ModuleType, str, str
     (likelihood, tokens, "likelihood_weights", "token_logps.detach() - ", "token_logps.detach() + "),
     (likelihood, tokens, "likelihood_weights", "/ num_tokens", "/ 1 + 0 * num_tokens"),
     (bradley_terry, reward, "bradley_terry_loss", "difference - margin", "difference + margin"),
+    (bradley_terry, reward, "bradley_terry_loss", "(1 - label_smoothing) * losses", "losses"),
+    (bradley_terry, reward, "bradley_terry_loss", "F.logsigmoid(-difference)", "F.logsigmoid(difference)"),
     (bradley_terry, reward, "bradley_terry_loss", "chosen_rewards + rejected_rewards",
      "chosen_rewards - rejected_rewards"),
 ]  # fmt: skip

@@ -23,6 +23,14 @@ def test_losses_equal_a_loop():
     assert got.tolist() == pytest.approx([-log_sigma(c - r - m) + 0.07 * (c + r) ** 2 for c, r, m in rows])
 
 
+def test_smoothed_losses_equal_a_loop():
+    chosen, rejected = rewards(4)
+    margin, smoothing = torch.linspace(-1, 1, 7, dtype=torch.float64), torch.linspace(0, 0.45, 7, dtype=torch.float64)
+    got = bradley_terry_loss(chosen, rejected, margin=margin, label_smoothing=smoothing)
+    rows = zip((chosen - rejected - margin).tolist(), smoothing.tolist(), strict=True)
+    assert got.tolist() == pytest.approx([-(1 - e) * log_sigma(d) - e * log_sigma(-d) for d, e in rows])
+
+
 def test_without_margin_and_centering_only_the_difference_matters():
     chosen, rejected = rewards(2)
     torch.testing.assert_close(
@@ -33,7 +41,11 @@ def test_without_margin_and_centering_only_the_difference_matters():
 def test_gradients_equal_finite_differences():
     def loss(chosen: Tensor, rejected: Tensor) -> Tensor:
         return bradley_terry_loss(
-            chosen, rejected, margin=torch.full_like(chosen, 0.3), center_rewards_coefficient=0.07
+            chosen,
+            rejected,
+            margin=torch.full_like(chosen, 0.3),
+            label_smoothing=torch.full_like(chosen, 0.2),
+            center_rewards_coefficient=0.07,
         )
 
     chosen, rejected = rewards(3)

@@ -164,7 +164,7 @@ def _csv_row(header: list[str], cells: list[str]) -> dict[str, Any] | BadRow:
     return {column: _csv_value(column, cell) for column, cell in zip(header, cells, strict=True)}
 
 
-_CSV_NUMBERS = {"weight", "margin"}
+_CSV_NUMBERS = {"weight", "margin", "label_smoothing", "ref_chosen_logps", "ref_rejected_logps"}
 _CSV_LABELS: dict[str, Any] = {"true": True, "false": False, "1": 1, "0": 0, "2": 2}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from burnish.data.examples import Example, Message, Shape
 from burnish.data.rows import DroppedRow, RowError, UnknownForm
@@ -36,10 +36,6 @@ KIND_OF: dict[Shape, GroupKind] = {
 """What a row of a shape is prepared for, when nobody says."""
 
 
-NO_PAIR: dict[str, None] = dict.fromkeys(("margin", "label_smoothing", "ref_logps", "token_weights", "spans"))
-"""Columns that belong to a pair, and not to its completions one by one."""
-
-
 class WrongShape(UnknownForm):
     """A row that is well-formed, and not what the method learns from."""
 
@@ -62,13 +58,19 @@ def to_preference(example: Example) -> list[Example]:
 def to_unpaired(example: Example) -> list[Example]:
     """Return single completions with a label (k = 1); a pair gives two."""
     if example.shape == "preference":
-        return [
-            replace(example, shape="unpaired", completions=[completion], label=label, **NO_PAIR)
-            for completion, label in zip(example.completions, (True, False), strict=True)
-        ]
+        return [_half(example, number, label=label) for number, label in enumerate((True, False))]
     if example.shape != "unpaired":
         raise WrongShape(_wrong(example, "a completion with a label"))
     return [example]
+
+
+def _half(example: Example, number: int, *, label: bool) -> Example:
+    """One completion of a pair, with what the row says of it."""
+    parts: dict[str, Any] = {"completions": example.completions[number : number + 1], "label": label}
+    for name in ("ref_logps", "token_weights", "spans"):
+        values = getattr(example, name)
+        parts[name] = None if values is None else values[number : number + 1]
+    return replace(example, shape="unpaired", **parts)
 
 
 def to_sft(example: Example) -> list[Example]:

@@ -285,7 +285,8 @@ class Preparation:
         for note in sorted(fitting.notes):
             self.report.count(note, place)
         group = _build_group(example, fitting, place)
-        if group.ref_logps is not None and fitting.notes & {"completion_cut", "prompt_trimmed"}:
+        reads_reference = group.ref_logps is not None and self.kind != "ranking"
+        if reads_reference and fitting.notes & {"completion_cut", "prompt_trimmed"}:
             reason = "ref_chosen_logps are of the whole row, which is cut: raise max_length, or leave the columns out"
             self._reject(place, reason, {"prompt": example.prompt, "completions": example.completions})
             return

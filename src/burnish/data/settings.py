@@ -45,6 +45,8 @@ class DataSettings:
     """Most tokens of a completion, of which the first are kept; ≥ 1. None is no limit beside max_length."""
     pad_token: str | None = None
     """Token to pad with; by default the tokenizer's own, else its end-of-text token."""
+    eos_token: str | None = None
+    """Token that ends a plain text, and where the finished model stops; by default the tokenizer's own."""
     chat_template_path: str | None = None
     """A Jinja file (or a folder with a tokenizer) whose chat template replaces the tokenizer's."""
     on_bad_row: Literal["error", "skip"] = "error"

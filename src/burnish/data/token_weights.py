@@ -77,7 +77,7 @@ def _read_span(value: Any, column: str) -> WeightedSpan:
 def weigh_tokens(
     encoded: Encoded, example: Example, text: RenderedText | None, tokenizer: PreTrainedTokenizerBase
 ) -> Encoded | RowError:
-    """Give an encoded pair the weights of its example, one a token of each completion.
+    """Give an encoded example the weights of its example, one a token of each completion.
 
     Args:
         encoded: not yet truncated; changed in place.
@@ -88,7 +88,9 @@ def weigh_tokens(
     if example.token_weights is None and example.spans is None:
         return encoded
     try:
-        encoded.weights = [_weights(encoded, example, number, text, tokenizer) for number in range(2)]
+        encoded.weights = [
+            _weights(encoded, example, number, text, tokenizer) for number in range(len(encoded.completion_ids))
+        ]
     except RowError as error:
         return error
     return encoded

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from burnish.batching.layout import MicroBatch
 from burnish.data.groups import PromptGroup
 from burnish.data.store import GroupStore
+from burnish.engine.columns import refuse_unused_columns
 from burnish.engine.metrics import SumAndCount
 from burnish.models.load import load_policy
 from burnish.scoring.head import HeadExtras
@@ -81,8 +82,8 @@ class Method(ABC):
         return dict(means)
 
     def check_rows(self, groups: GroupStore) -> None:
-        """Raise ConfigError or DataError for columns that the objective would ignore, or would need."""
-        return
+        """Raise ConfigError or DataError for columns that the method would ignore, or would need."""
+        refuse_unused_columns(self.name, groups)
 
     @abstractmethod
     def denominators(self, groups: Sequence[PromptGroup]) -> dict[str, float]:

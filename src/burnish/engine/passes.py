@@ -178,7 +178,7 @@ class Passes:
         forget_compute_copies(trainable_only=True)
         attempt, indices = self._attempt(), range(len(groups))
         whole = WholeStep(self, find_coupling(self.method, indices, groups), groups.__getitem__, denominators, attempt)
-        waits = whole.before_evaluating()
+        waits = whole.before_evaluating(indices, groups)
         facts = StepFacts() if waits else whole.facts()
         finished, waiting = True, list[tuple[MicroBatchPlan, Scored]]()
         for micro in whole.plan(indices, groups).micro_batches:
@@ -214,7 +214,7 @@ class Passes:
                 break
             self.beat("scoring the reference")
             with attempt.guard(micro, group_of):
-                self._score_with_reference([group_of(index) for index in micro.groups], micro)
+                self.ask_reference([group_of(index) for index in micro.groups], micro)
                 advance(len(micro.groups))
         attempt.agree()
         self.flush()
@@ -288,6 +288,11 @@ class Passes:
         batch, reference = self._score_with_reference(groups, micro)
         with self.accelerator.autocast():  # a scorer in slices has no wrapper that would do it
             return Scored(batch, self.scorer(batch), reference)
+
+    def ask_reference(self, groups: Sequence[PromptGroup], micro: MicroBatchPlan) -> None:
+        """Let the reference score what it has not scored yet of the groups of a micro-batch, and keep it."""
+        if self.reference is not None:
+            self._score_with_reference(groups, micro)
 
     def _score_with_reference(
         self, groups: Sequence[PromptGroup], micro: MicroBatchPlan

@@ -93,6 +93,8 @@ class TrainingSettings:
     """Longest time without a micro-batch, such as 10m; then all stacks are written and the run aborts with code 134."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    activation_offloading: bool = False
+    """Hold what the backward pass needs in the host's memory: for accelerators without room for it; costs time."""
     fused_layers: bool = True
     """On the CPU, compute known linear, norm and SwiGLU layers faster and in less memory; equal up to rounding."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

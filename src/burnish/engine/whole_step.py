@@ -6,7 +6,8 @@ the step is one micro-batch. Otherwise they are made without gradient, under the
 passes will draw.
 
 Completions that only couple the step (KTO's mismatched ones) then stand in the same tree rows as the step's own, so
-that no prompt is computed twice.
+that no prompt is computed twice. Where the step is cut, that is so for the reference alone: the policy's pass without
+gradient cannot serve the backward passes that follow.
 """
 
 from __future__ import annotations
@@ -100,19 +101,19 @@ class WholeStep:
             scored = self._score_guarded(replace(joined[0], groups=plan.micro_batches[0].groups))
             return replace(self.facts(), scored=scored)
         if coupling is not None and not coupling.is_own:
-            self._score_others(coupling)
+            self._score_others(coupling, indices, groups)
         scored = None
         if routes or (coupling is not None and coupling.is_own):
             scored = self._score_own(plan, keeps=is_alone)
         return replace(self.facts(), scored=scored)
 
-    def before_evaluating(self) -> bool:
+    def before_evaluating(self, indices: Sequence[int], groups: Sequence[PromptGroup]) -> bool:
         """Score what cannot be scored together with the evaluation's own groups; whether these couple each other."""
         if self.coupling is None:
             return False
         if self.coupling.is_own or self.joins:
             return True
-        self._score_others(self.coupling)
+        self._score_others(self.coupling, indices, groups)
         return False
 
     def facts(self) -> StepFacts:
@@ -145,6 +146,14 @@ class WholeStep:
         self._put(coupling, rows, self._part(both, _OTHER, others), micro)
         return self._part(both, _OWN, own)
 
+    def _each(self, plan: StepPlan, compute: Callable[[MicroBatchPlan], object]) -> None:
+        """Compute the micro-batches of a plan until one does not fit."""
+        for micro in plan.micro_batches:
+            if self.attempt.has_failed:
+                return
+            with self.attempt.guard(micro, self.group_of):
+                compute(micro)
+
     def _score_guarded(self, micro: MicroBatchPlan) -> Scored | None:
         with self.attempt.guard(micro, self.group_of):
             return self.score(micro)
@@ -166,17 +175,24 @@ class WholeStep:
         return None
 
     @torch.no_grad()
-    def _score_others(self, coupling: Coupling) -> None:
-        """Score coupled groups in rows of their own."""
-        passes, group_of = self.passes, coupling.groups.__getitem__
+    def _score_others(self, coupling: Coupling, indices: Sequence[int], groups: Sequence[PromptGroup]) -> None:
+        """Score coupled groups in rows of their own; the reference before, in rows with the step's own beside them.
+
+        At the start of a run the reference computes what the policy does, row by row, so that rewards are exactly 0.
+        """
+        passes, others = self.passes, dict(zip(indices, coupling.groups, strict=True)).__getitem__
+
+        def ask_reference(micro: MicroBatchPlan) -> None:
+            passes.ask_reference([self._joined(index) for index in micro.groups], micro)
+
+        def score(micro: MicroBatchPlan) -> None:
+            scored = passes.score([others(index) for index in micro.groups], micro)
+            self._put(coupling, coupling.rows(micro.groups, passes.device), scored, micro)
+
+        if self.joins and passes.reference is not None and passes.at_start is None:
+            self._each(self.plan(indices, groups), ask_reference)
         with passes.forked_rng():
-            for micro in passes.cut.plan(range(len(coupling.groups)), coupling.groups, passes.ranks).micro_batches:
-                if self.attempt.has_failed:
-                    return
-                with self.attempt.guard(micro, group_of):
-                    rows = torch.tensor(micro.groups, dtype=torch.int64, device=passes.device)
-                    scored = passes.score([group_of(index) for index in micro.groups], micro)
-                    self._put(coupling, rows, scored, micro)
+            self._each(passes.cut.plan(indices, coupling.groups, passes.ranks), score)
 
     @torch.no_grad()
     def _put(self, coupling: Coupling, rows: Tensor, scored: Scored, micro: MicroBatchPlan) -> None:

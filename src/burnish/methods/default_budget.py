@@ -50,6 +50,7 @@ def default_max_tokens(config: Any, device: Device, shapes: RunShapes, ranks: Ra
             row_tokens=min(shapes.row_tokens, tokens),
             compute_dtype=shapes.compute_dtype,
             has_frozen_reference=shapes.has_frozen_reference,
+            holds_activations=not config.activation_offloading,
             reference_dtype=reference_dtype(config),
         ).total
 

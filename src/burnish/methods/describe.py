@@ -14,7 +14,7 @@ from burnish.engine.method import Method
 from burnish.engine.plan import RunPlan, format_bytes
 from burnish.methods.budget import choose_budget
 from burnish.methods.reference import reference_dtype
-from burnish.methods.session import Session
+from burnish.methods.session import Session, offloads
 from burnish.models.estimate import count_parameters
 from burnish.models.given_reference import GivenReference
 from burnish.models.moving_reference import MovingReference
@@ -44,6 +44,7 @@ def describe_run(session: Session, method: Method, config: Any) -> RunPlan:
         reference_dtype=reference_dtype(config),
         compute_dtype=session.precision.dtype,
         has_frozen_reference=session.reference is not None and isinstance(session.reference.live, FrozenReference),
+        holds_activations=not offloads(config, session.device),
     ).as_dict()
     return RunPlan(
         title=f"burnish {method.name}: the plan",
@@ -65,17 +66,22 @@ def describe_run(session: Session, method: Method, config: Any) -> RunPlan:
             f"{len(first_plan.micro_batches)} in the first step, at most {session.cut.max_tokens:,} tokens each "
             f"({choose_budget(config, session).reason}); {share} ({session.scoring.reason})"
         ),
-        activations=_activations_in_words(config.gradient_checkpointing, memory["total"], session),
+        activations=_activations_in_words(config, memory["total"], session),
         parameters=f"{counts.trainable:,} trained of {counts.total:,}",
         memory=memory,
         devices=session.ranks.size,
     )
 
 
-def _activations_in_words(is_recomputed: bool, estimated_bytes: float, session: Session) -> str:
+def _activations_in_words(config: Any, estimated_bytes: float, session: Session) -> str:
     """Whether activations are kept, and whether the device has room for them."""
-    if is_recomputed:
-        return "recomputed in the backward pass (--gradient_checkpointing)"
+    offloaded = "held in the host's memory until then (--activation_offloading)"
+    is_offloaded = offloads(config, session.device)
+    if config.gradient_checkpointing:
+        told = "recomputed in the backward pass (--gradient_checkpointing)"
+        return f"{told}; what it starts from is {offloaded}" if is_offloaded else told
+    if is_offloaded:
+        return f"kept for the backward pass, {offloaded}"
     room = total_memory_bytes(session.device)
     if estimated_bytes <= room:
         return f"kept: the estimate below is within the {format_bytes(room)} of the device"

@@ -20,7 +20,7 @@ from burnish.methods.trainer import Trainer
 from burnish.models.adapters import has_adapter
 from burnish.models.card import model_card
 from burnish.models.export import export_model
-from burnish.models.tokenizer import load_tokenizer
+from burnish.models.tokenizer import load_tokenizer, stop_at_end_of_text
 
 _READ = "model"
 """The one group of tensors that a model is made of; optimizer and random states stay unread."""
@@ -57,6 +57,8 @@ def export_checkpoint(run: Path, step: int | None, out: Path, trainer_type_of: C
     tokenizer: Any = load_tokenizer(config, config)
     load = partial(trainer.method.load_policy, config, pad_id=tokenizer.pad_token_id)
     model, _, fingerprints = load_models(config, Inputs(), load, needs_reference=False)
+    if config.eos_token is not None:
+        stop_at_end_of_text(model, tokenizer)
     _put_weights(state, model, fingerprints["base_model"])
     card = model_card(
         base_model=config.model_name_or_path,

@@ -26,7 +26,7 @@ HARMLESS = frozenset(
 BY_CONTENT = frozenset(
     {
         "dataset_name", "dataset_config", "dataset_train_split", "max_train_samples", "max_length", "truncation_mode",
-        "max_prompt_length", "max_completion_length",
+        "max_prompt_length", "max_completion_length", "eos_token",
         "chat_template_path", "pad_token", "model_name_or_path", "model_revision", "ref_model_name_or_path",
         "trust_remote_code",
     }

@@ -57,7 +57,7 @@ class PairReader:
         """Pairs of a micro-batch: of a list, all in which one completion ranks above the other."""
         logps, ref_logps, likelihoods = self._logps(scores, reference, batch)
         counts = weighted_counts(batch)
-        smoothing = self._label_smoothing(batch)
+        smoothing = label_smoothing_of(batch, self.label_smoothing)
         if is_plain(batch.groups):
             return PairScores.from_completions(
                 logps,
@@ -112,13 +112,14 @@ class PairReader:
             return logps, torch.zeros_like(logps), likelihoods
         return logps, None if reference is None else weighted_logps(reference, batch, weights), likelihoods
 
-    def _label_smoothing(self, batch: MicroBatch) -> Tensor | None:
-        """(groups,) rows' own, the setting where a row has none; None where no row has one."""
-        values = [group.label_smoothing for group in batch.groups]
-        if all(value is None for value in values):
-            return None
-        filled = [self.label_smoothing if value is None else value for value in values]
-        return torch.tensor(filled, dtype=torch.float32, device=batch.weight.device)
+
+def label_smoothing_of(batch: MicroBatch, otherwise: float) -> Tensor | None:
+    """(groups,) rows' own, `otherwise` where a row has none; None where no row has one."""
+    values = [group.label_smoothing for group in batch.groups]
+    if all(value is None for value in values):
+        return None
+    filled = [otherwise if value is None else value for value in values]
+    return torch.tensor(filled, dtype=torch.float32, device=batch.weight.device)
 
 
 def token_weights(batch: MicroBatch) -> Tensor | None:
@@ -168,14 +169,17 @@ def refuse_ties(groups: GroupStore, loss_type: str) -> None:
     _each(groups, lambda group: ranked_order([ranks_of(group)], loss_type=loss_type))
 
 
-def need_smoothing(groups: GroupStore, loss_type: str) -> None:
-    """Raise DataError for the first row whose own label_smoothing is 0, whose logarithm the objective takes."""
+def need_columns(groups: GroupStore, loss_types: Sequence[str]) -> None:
+    """Raise DataError for rows without odpo's margin, or with a label_smoothing of 0 where exo_pair takes its log."""
 
     def check(group: PromptGroup) -> None:
         if group.label_smoothing == 0:
-            raise DataError(f"label_smoothing is 0, and loss_type {loss_type} takes its logarithm")
+            raise DataError("label_smoothing is 0, and loss_type exo_pair takes its logarithm")
 
-    _each(groups, check)
+    if "odpo" in loss_types and not groups.all_have("margin"):
+        raise DataError("loss_type odpo needs a margin in every row, and some rows have none")
+    if "exo_pair" in loss_types and groups.has("label_smoothing"):
+        _each(groups, check)
 
 
 def _each(groups: GroupStore, check: Callable[[PromptGroup], object]) -> None:

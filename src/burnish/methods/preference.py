@@ -14,10 +14,9 @@ from burnish.data.kinds import GroupKind
 from burnish.data.store import GroupStore
 from burnish.engine.method import CoupledMethod, Method, MicroBatchLoss, Scored, StepPart
 from burnish.engine.metrics import SumAndCount, token_metrics
-from burnish.errors import DataError
 from burnish.methods.comparing import ComparingTrainer
 from burnish.methods.dpo import DPOConfig, DPOSettings, objective_values
-from burnish.methods.pairs import PairReader, chosen_weight, need_smoothing, of_best, refuse_lists, refuse_ties
+from burnish.methods.pairs import PairReader, chosen_weight, need_columns, of_best, refuse_lists, refuse_ties
 from burnish.objectives.checks import check_columns
 from burnish.objectives.combine import Combination, CoupledStep
 from burnish.objectives.health import preference_health
@@ -74,10 +73,7 @@ class PreferenceMethod(CoupledMethod):
         types, settings = self.settings.loss_type, self.settings
         columns = [name for name in ("margin", "label_smoothing") if groups.has(name)]
         check_columns(types, columns, weighted=groups.is_weighted)
-        if "odpo" in types and not groups.all_have("margin"):
-            raise DataError("loss_type odpo needs a margin in every row, and some rows have none")
-        if "exo_pair" in types and groups.has("label_smoothing"):
-            need_smoothing(groups, "exo_pair")
+        need_columns(groups, types)
         for name in self.combination.list_terms:
             refuse_ties(groups, name)
         of_pairs = {
@@ -97,8 +93,7 @@ class PreferenceMethod(CoupledMethod):
         told: PreferenceStep | None = None if step is None else step.value
         values = self._step_values(pairs, told)
         coupled = None if step is None or told is None or told.coupled is None else told.coupled.select(step.rows)
-        names = self.combination.list_terms
-        lists = {name: self.reader.lists(scores, reference, batch, name) for name in names}
+        lists = {name: self.reader.lists(scores, reference, batch, name) for name in self.combination.list_terms}
         loss, terms = self.combination.total(pairs, denominators, values, coupled=coupled, lists=lists)
         rewards = self.combination.rewards(pairs, values)
         metrics = preference_metrics(pairs, *rewards, *self.reader.logit_sums(scores, batch))

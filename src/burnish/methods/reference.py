@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,10 @@ from torch import nn
 
 from burnish.console import notice
 from burnish.data.groups import PromptGroup
+from burnish.data.store import GroupStore
 from burnish.device.ranks import Ranks
+from burnish.engine.method import Method
+from burnish.errors import ConfigError, DataError
 from burnish.models.adapters import has_adapter
 from burnish.models.cached_reference import CachedReference
 from burnish.models.logp_store import LogpStore
@@ -22,6 +25,34 @@ from burnish.models.moving_reference import MovingReference
 from burnish.models.reference import AdapterOffReference, FrozenReference, ReferenceProvider, copy_of_start
 from burnish.objectives.moving_reference import check_moving_reference
 from burnish.scoring.scorer import Scorer
+
+
+def has_given_reference(config: Any, method: Method, stores: Sequence[GroupStore]) -> bool:
+    """Whether the rows bring the reference's log-probabilities, so that none is loaded; a line says if in vain.
+
+    Raises:
+        DataError: only some rows bring them.
+        ConfigError: a setting needs what sums over completions do not tell.
+    """
+    if not any(groups.has("ref_logps") for groups in stores):
+        return False
+    if not method.needs_reference or method.scores_other_groups:
+        scores = "the reference scores other completions too"
+        why = scores if method.needs_reference else "no reference is compared with"
+        notice(f"the rows' ref_chosen_logps and ref_rejected_logps are not used: {why}")
+        return False
+    if not all(groups.all_have("ref_logps") for groups in stores):
+        raise DataError(
+            "some rows of training or evaluation have no ref_chosen_logps and ref_rejected_logps, and others have: "
+            "give them to all, or to none"
+        )
+    by_token = [name for name in ("ld_alpha", "sync_ref_model") if getattr(config, name, None) not in (None, False)]
+    by_token += ["token weights"] * any(groups.has("token_weights") for groups in stores)
+    if by_token:
+        raise ConfigError(
+            f"{' and '.join(by_token)} needs a reference model, and the rows bring ref_chosen_logps: leave one out"
+        )
+    return True
 
 
 def build_reference(

@@ -12,6 +12,7 @@ from burnish.data.groups import PromptGroup
 from burnish.data.kinds import GroupKind
 from burnish.engine.method import Method, MicroBatchLoss, Scored, StepPart
 from burnish.engine.metrics import SumAndCount
+from burnish.methods.pairs import label_smoothing_of
 from burnish.methods.reward import RewardConfig, RewardSettings
 from burnish.methods.trainer import Trainer
 from burnish.models.reward import RewardScorer, load_reward_model
@@ -52,7 +53,8 @@ class RewardMethod(Method):
         pair = (rewards.index_select(0, chosen), rewards.index_select(0, rejected))
         losses = bradley_terry_loss(
             *pair,
-            margin=None if batch.margin is None else batch.margin.index_select(0, rows),
+            margin=_of_pairs(batch.margin, rows),
+            label_smoothing=_of_pairs(label_smoothing_of(batch, 0.0), rows),
             center_rewards_coefficient=self.settings.center_rewards_coefficient or 0.0,
         )
         per_row = torch.bincount(rows, minlength=len(batch.weight)).clamp(min=1).to(losses.dtype)
@@ -67,6 +69,11 @@ class RewardMethod(Method):
 
 def _ranks(group: PromptGroup) -> Sequence[int]:
     return group.ranking or range(group.num_completions)
+
+
+def _of_pairs(values: Tensor | None, rows: Tensor) -> Tensor | None:
+    """(pairs,) a column of the rows."""
+    return None if values is None else values.index_select(0, rows)
 
 
 def _by_length(

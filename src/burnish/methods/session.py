@@ -19,10 +19,10 @@ from burnish.data.followers import prepare_once
 from burnish.data.prepare import GroupKind, Prepared, data_cache_dir, prepare_groups
 from burnish.data.rows import RowSource
 from burnish.data.sources import eval_sets_of, find_eval_sets, load_rows, rows_of
-from burnish.data.store import GroupStore
 from burnish.device.fused.fuse import fuse_operators
 from burnish.device.launch import build_accelerator
 from burnish.device.memory import keep_freed_memory
+from burnish.device.offloading import HostMemory
 from burnish.device.pick import Device, pick_device
 from burnish.device.precision import Precision, choose_precision
 from burnish.device.ranks import Ranks, join_ranks
@@ -35,7 +35,7 @@ from burnish.errors import ConfigError, DataError
 from burnish.methods.budget import build_cut
 from burnish.methods.default_budget import RunShapes, default_max_tokens
 from burnish.methods.learnable import check_learnable
-from burnish.methods.reference import build_reference
+from burnish.methods.reference import build_reference, has_given_reference
 from burnish.models.adapters import add_adapter, gives_rewards, has_adapter, keep_start
 from burnish.models.cached_reference import CachedReference
 from burnish.models.cpu_layers import speed_up_layers
@@ -43,7 +43,7 @@ from burnish.models.fingerprint import weights_fingerprint
 from burnish.models.given_reference import GivenReference
 from burnish.models.load import check_finite, disable_dropout, load_causal_lm
 from burnish.models.reference import FrozenReference
-from burnish.models.tokenizer import check_vocabulary, load_tokenizer
+from burnish.models.tokenizer import check_vocabulary, load_tokenizer, settle_tokenizer, stop_at_end_of_text
 from burnish.scoring.architecture import layers_of
 from burnish.scoring.routing import own_router_coefficient
 from burnish.scoring.scorer import Scorer, unwrap_adapter
@@ -93,6 +93,11 @@ def global_batch_size(config: Any, num_ranks: int = 1) -> int:
     if config.global_batch_size is not None:
         return config.global_batch_size
     return config.per_device_train_batch_size * config.gradient_accumulation_steps * num_ranks
+
+
+def find_tokenizer(config: Any, inputs: Inputs) -> Any:
+    """The tokenizer that was handed over, else the one beside the model, as the settings want it."""
+    return load_tokenizer(config, config) if inputs.tokenizer is None else settle_tokenizer(inputs.tokenizer, config)
 
 
 def prepare_data(
@@ -182,7 +187,7 @@ def _load_other_reference(config: Any, inputs: Inputs) -> nn.Module | None:
 def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, run_path: Path | None) -> Session:
     """Build all parts, data before the device is touched."""
     check_trackers(config.report_to)
-    tokenizer: Any = inputs.tokenizer or load_tokenizer(config, config)
+    tokenizer: Any = find_tokenizer(config, inputs)
     ranks = join_ranks()
     rejected = None if run_path is None or not ranks.is_main else run_path / "rejected_rows.jsonl"
     train, held_out = prepare_once(ranks, lambda: prepare_data(config, inputs, tokenizer, kind, rejected))
@@ -193,10 +198,12 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     device, precision = _choose_device(config)
     ranks.connect(device)
     accelerator = build_accelerator(device, precision, **tracker_options(config.report_to, run_path or Path()))
-    is_given = method.needs_reference and has_given_reference(config, stores)
+    is_given = has_given_reference(config, method, stores)
     loads_reference = method.needs_reference and not is_given
     load = partial(method.load_policy, config, pad_id=tokenizer.pad_token_id)
     policy, other, fingerprints = load_models(config, inputs, load, needs_reference=loads_reference)
+    if config.eos_token is not None:
+        stop_at_end_of_text(policy, tokenizer)
     for groups in stores:
         check_vocabulary(groups.highest_id, num_embeddings(policy), tokenizer)
     check_equal_on_all_ranks(ranks, {"data": train.groups.fingerprint, **fingerprints})
@@ -207,6 +214,8 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     fused = _fuse(config, device, policy, other)
     has_fast_layers = config.fused_layers and not device.is_accelerator and _speed_up(policy, other)
     scorer = method.build_scorer(policy, token_metrics=config.token_metrics)
+    if offloads(config, device):
+        scorer.keeping = HostMemory(policy)
     sampler = _build_sampler(config, len(train.groups), ranks)
     scoring = _choose_scoring(config, scorer, train, sampler, tokenizer.pad_token_id, device)
     scorer.head_path = scoring.head_path
@@ -248,6 +257,11 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     )
 
 
+def offloads(config: Any, device: Device) -> bool:
+    """Whether the host holds what the backward pass needs: the CPU's memory is the host's already."""
+    return config.activation_offloading and device.is_accelerator
+
+
 def _choose_device(config: Any) -> tuple[Device, Precision]:
     """Take and set up the device, and say which it is, in which precision, and why."""
     device = pick_device(config.device, num_threads=config.num_threads, jit_compile=config.npu_jit_compile)
@@ -257,6 +271,8 @@ def _choose_device(config: Any) -> tuple[Device, Precision]:
     notice(f"device: {device.reason}; precision: {precision.name} ({precision.reason})")
     if device.settings:
         notice(device.settings)
+    if config.activation_offloading and not device.is_accelerator:
+        notice("--activation_offloading: nothing moves, for the CPU's memory is the host's")
     return device, precision
 
 
@@ -307,29 +323,6 @@ def _kernels(is_packed: bool, fused: Sequence[str], has_fast_layers: bool, preci
     if has_fast_layers and precision.name != "fp32":
         told["layers"] = f"fused, {precision.name}"
     return {name: value for name, value in told.items() if value}
-
-
-def has_given_reference(config: Any, stores: Sequence[GroupStore]) -> bool:
-    """Whether the rows bring the reference's log-probabilities, so that none is loaded.
-
-    Raises:
-        DataError: only some rows bring them.
-        ConfigError: a setting needs what sums over completions do not tell.
-    """
-    if not any(groups.has("ref_logps") for groups in stores):
-        return False
-    if not all(groups.all_have("ref_logps") for groups in stores):
-        raise DataError(
-            "some rows of training or evaluation have no ref_chosen_logps and ref_rejected_logps, and others have: "
-            "give them to all, or to none"
-        )
-    by_token = [name for name in ("ld_alpha", "sync_ref_model") if getattr(config, name, None) not in (None, False)]
-    by_token += ["token weights"] * any(groups.has("token_weights") for groups in stores)
-    if by_token:
-        raise ConfigError(
-            f"{' and '.join(by_token)} needs a reference model, and the rows bring ref_chosen_logps: leave one out"
-        )
-    return True
 
 
 def _fuse(config: Any, device: Device, policy: nn.Module, other: nn.Module | None) -> list[str]:

@@ -18,11 +18,11 @@ from burnish.data.prepare import GroupKind, Prepared
 from burnish.engine.method import Method
 from burnish.engine.plan import describe_memory, format_bytes
 from burnish.engine.sizes import parse_size
-from burnish.methods.session import Inputs, enable_checkpointing, has_given_reference, prepare_data
+from burnish.methods.reference import has_given_reference
+from burnish.methods.session import Inputs, enable_checkpointing, find_tokenizer, prepare_data
 from burnish.models.estimate import count_parameters
 from burnish.models.fit import USABLE, Fitting, PaperRun, Setup, fewest_devices, find_setups, most_tokens
 from burnish.models.paper import find_config_folder, sketch_model, sketch_policy
-from burnish.models.tokenizer import load_tokenizer
 from burnish.scoring.architecture import describe_architecture
 from burnish.scoring.scorer import unwrap_adapter
 
@@ -122,12 +122,12 @@ def _look_at_rows(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         longest = config.max_length or 1024
         return longest, f"no data given: the longest is taken to have {longest:,} tokens (--max_length)", False
     local = replace(config, model_name_or_path=str(folder))
-    train, held_out = prepare_data(config, inputs, inputs.tokenizer or load_tokenizer(local, config), kind, None)
+    train, held_out = prepare_data(config, inputs, find_tokenizer(local, inputs), kind, None)
     method.check_rows(train.groups)
     longest = _longest(train, shares=not _is_unshareable(folder, config, method))
     stores = [prepared.groups for prepared in (train, *held_out.values())]
     told = f"{train.report.one_line()}; the longest has {longest:,} tokens"
-    return longest, told, method.needs_reference and has_given_reference(config, stores)
+    return longest, told, has_given_reference(config, method, stores)
 
 
 def _longest(train: Prepared, *, shares: bool) -> int:
@@ -167,6 +167,7 @@ def _setup_of(config: Any, run: PaperRun) -> Setup:
         parallel=config.parallel,
         use_peft=config.use_peft or hasattr(run.build(Setup()), "peft_config"),
         precompute_ref_log_probs=getattr(config, "precompute_ref_log_probs", False),
+        activation_offloading=config.activation_offloading,
     )
 
 

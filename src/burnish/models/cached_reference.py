@@ -59,28 +59,25 @@ class CachedReference:
             keep: False leaves the store to the rank whose groups these are.
         """
         keys = [group_keys(group) for group in groups]
-        missing = [
-            i
-            for i, group in enumerate(keys)
-            if any(key not in self.store and key not in self._pending for key in group)
-        ]
-        if self.scores_together is not None and any(self.scores_together.agree([bool(missing)])) and not missing:
+        missing = [[number for number, key in enumerate(group) if not self._knows(key)] for group in keys]
+        lacks = any(missing)
+        if self.scores_together is not None and any(self.scores_together.agree([lacks])) and not lacks:
             assert self.live is not None
             self.live.score(batch)  # another rank has to, and its slices are not the whole model
-        if not missing:
+        if not lacks:
             return _scores_of(self._known(keys, batch.num_counted.device), batch)
         if self.live is None:
             raise KeyError("a completion is not in the cache, and the reference has been unloaded")
-        if len(missing) == len(groups):
+        if all(len(numbers) == len(group) for numbers, group in zip(missing, keys, strict=True)):
             scores = self.live.score(batch)
             if keep:
                 self._remember(keys, groups, scores.token_logps)
             return scores
-        rest = [groups[i] for i in missing]
+        rest = [_only(group, numbers) for group, numbers in zip(groups, missing, strict=True) if numbers]
         fresh = self.live.score(lay_out(rest)).token_logps
         if keep:
-            self._remember([keys[i] for i in missing], rest, fresh)
-        return _scores_of(self._merge(keys, groups, set(missing), fresh), batch)
+            self._remember([group_keys(group) for group in rest], rest, fresh)
+        return _scores_of(self._merge(keys, groups, missing, fresh), batch)
 
     def pending(self) -> Tensor | None:
         """(values,) what was scored and is not on the host yet, in one piece on the device; None where all is."""
@@ -133,6 +130,9 @@ class CachedReference:
         self.live = None
         gc.collect()  # layers with forwards of their own hold themselves
 
+    def _knows(self, key: bytes) -> bool:
+        return key in self.store or key in self._pending
+
     def _remember(self, keys: list[list[bytes]], groups: Sequence[PromptGroup], token_logps: Tensor) -> None:
         sizes = [size for group in groups for size in counted_sizes(group)]
         for key, values in zip((key for group in keys for key in group), token_logps.split(sizes), strict=True):
@@ -153,19 +153,26 @@ class CachedReference:
         )
 
     def _merge(
-        self, keys: list[list[bytes]], groups: Sequence[PromptGroup], missing: set[int], fresh: Tensor
+        self, keys: list[list[bytes]], groups: Sequence[PromptGroup], missing: list[list[int]], fresh: Tensor
     ) -> Tensor:
         """Token log-probabilities of all groups in order, some from the store and some just scored."""
-        parts: list[Tensor] = []
-        position = 0
-        for i, group in enumerate(groups):
-            if i in missing:
-                size = sum(counted_sizes(group))
-                parts.append(fresh[position : position + size])
-                position += size
-            else:
-                parts.append(self._known([keys[i]], fresh.device))
-        return torch.cat(parts)
+        sizes = [size for group in groups for size in counted_sizes(group)]
+        is_new = [number in missing[i] for i, group in enumerate(keys) for number in range(len(group))]
+        old = [key for key, new in zip((key for group in keys for key in group), is_new, strict=True) if not new]
+        new_sizes = [size for size, new in zip(sizes, is_new, strict=True) if new]
+        old_sizes = [size for size, new in zip(sizes, is_new, strict=True) if not new]
+        new_parts = iter(fresh.split(new_sizes))
+        old_parts = iter(self._known([old], fresh.device).split(old_sizes))
+        return torch.cat([next(new_parts if new else old_parts) for new in is_new])
+
+
+def _only(group: PromptGroup, numbers: Sequence[int]) -> PromptGroup:
+    """A group with some of its completions."""
+    return PromptGroup(
+        prompt_ids=group.prompt_ids,
+        completion_ids=tuple(group.completion_ids[number] for number in numbers),
+        completion_mask=tuple(group.completion_mask[number] for number in numbers),
+    )
 
 
 def counted_sizes(group: PromptGroup) -> list[int]:

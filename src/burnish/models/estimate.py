@@ -72,6 +72,7 @@ def estimate_memory(
     has_frozen_reference: bool = False,
     reference_dtype: torch.dtype | None = None,
     compute_dtype: torch.dtype = torch.float32,
+    holds_activations: bool = True,
 ) -> MemoryEstimate:
     """Estimate the memory of training on one device from shapes alone, in bytes, at the peak of a later step.
 
@@ -93,6 +94,7 @@ def estimate_memory(
         has_frozen_reference: whether a second model is held as reference.
         reference_dtype: its storage, None as the policy's.
         compute_dtype: what autocast computes in.
+        holds_activations: False where the host has them, but for the layer that is being computed.
     """
     trainable = sum(_bytes(parameter) for parameter in model.parameters() if parameter.requires_grad)
     weights = sum(_bytes(parameter) for parameter in model.parameters()) + sum(_bytes(b) for b in model.buffers())
@@ -106,7 +108,9 @@ def estimate_memory(
         gradients=trainable,
         optimizer=ADAMW_STATES * trainable,
         reference=_reference_bytes(model, reference_dtype) if has_frozen_reference else 0,
-        activations=_activation_bytes(model, config, tokens, row_tokens or tokens, compute_dtype),
+        activations=_activation_bytes(
+            model, config, tokens, row_tokens or tokens, compute_dtype, holds_all=holds_activations
+        ),
         logits=(LOGITS_COPIES if trains_head else 1) * block,
     )
 
@@ -134,7 +138,9 @@ def _copied_elements(model: nn.Module, config: Any) -> int:
     return (matrices - counts.head) // config.num_hidden_layers + counts.head
 
 
-def _activation_bytes(model: nn.Module, config: Any, tokens: int, row_tokens: int, compute_dtype: torch.dtype) -> int:
+def _activation_bytes(
+    model: nn.Module, config: Any, tokens: int, row_tokens: int, compute_dtype: torch.dtype, *, holds_all: bool
+) -> int:
     hidden, heads, layers = config.hidden_size, config.num_attention_heads, config.num_hidden_layers
     size = compute_dtype.itemsize
     is_half = size < torch.float32.itemsize
@@ -144,6 +150,8 @@ def _activation_bytes(model: nn.Module, config: Any, tokens: int, row_tokens: in
         has_softcap = getattr(config, "attn_logit_softcapping", None) is not None
         quadratic = heads * (size * (2 if has_softcap else 1) + (torch.float32.itemsize if is_half else 0))
     layer = tokens * (precise * torch.float32.itemsize + elements * size + row_tokens * quadratic)
+    if not holds_all:
+        return layer
     if _is_checkpointing(model):
         return layer + layers * tokens * hidden * torch.float32.itemsize
     return layers * layer

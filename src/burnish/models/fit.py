@@ -35,6 +35,7 @@ class Setup:
     parallel: Parallel = "ddp"
     use_peft: bool = False
     precompute_ref_log_probs: bool = False
+    activation_offloading: bool = False
 
     def flags_beside(self, other: Setup) -> str:
         """What has to be added to the flags of another setup to make it this one."""
@@ -95,6 +96,7 @@ class PaperRun:
             compute_dtype={"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[setup.precision],
             has_frozen_reference=self._holds_copy(setup),
             reference_dtype=self.reference_dtype,
+            holds_activations=not setup.activation_offloading,
         )
         if self.reference_weights is None or not self.needs_reference or setup.precompute_ref_log_probs:
             return alone

@@ -21,7 +21,7 @@ from burnish.models.load import load_causal_lm
 from burnish.models.quiet import quiet_transformers
 from burnish.models.reward import load_reward_model
 from burnish.models.settings import ModelSettings
-from burnish.models.tokenizer import has_tokenizer, read_tokenizer, set_pad_token
+from burnish.models.tokenizer import has_tokenizer, read_tokenizer, set_pad_token, stop_at_end_of_text
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -62,6 +62,8 @@ def merge_adapter(source: Path, out: Path, *, hub: Hub = "huggingface", trust_re
     base = model.name_or_path or model.get_base_model().name_or_path
     merged = merge_weights(model)
     tokenizer = read_tokenizer(folder, trust_remote_code=trust_remote_code) if has_tokenizer(folder) else None
+    if tokenizer is not None:
+        stop_at_end_of_text(merged, tokenizer)
     method = "merged reward adapter" if rewards else "merged adapter"
     card = model_card(base_model=base, method=method, settings={"adapter": folder.parent.name})
     export_model(merged, tokenizer, out, card=card)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from burnish.data.settings import DataSettings
 from burnish.errors import ConfigError, ModelError
@@ -19,14 +19,14 @@ _FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.j
 
 
 def load_tokenizer(settings: ModelSettings, data: DataSettings) -> PreTrainedTokenizerBase:
-    """Load the fast tokenizer beside the model, with its pad token and chat template settled.
+    """Load the fast tokenizer beside the model, with its end-of-text and pad token and its chat template settled.
 
     The pad token is data.pad_token, else the tokenizer's own, else its end-of-text token; a token that the model has no
     embedding for is not taken. Padding never counts and is masked everywhere, so the choice changes no result.
 
     Raises:
         ModelError: no tokenizer in the folder, none that is fast, or one that names files elsewhere.
-        ConfigError: an unknown pad token, or a chat template that cannot be read.
+        ConfigError: an unknown end-of-text or pad token, or a chat template that cannot be read.
     """
     if settings.model_name_or_path is None:
         raise ConfigError("no model given: --model_name_or_path takes a local folder or a hub id")
@@ -37,10 +37,39 @@ def load_tokenizer(settings: ModelSettings, data: DataSettings) -> PreTrainedTok
         trust_remote_code=settings.trust_remote_code,
     )
     tokenizer = read_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
-    set_pad_token(tokenizer, data.pad_token, num_embeddings=_num_embeddings(folder))
+    return settle_tokenizer(tokenizer, data, num_embeddings=_num_embeddings(folder))
+
+
+def settle_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, data: DataSettings, *, num_embeddings: int | None = None
+) -> PreTrainedTokenizerBase:
+    """Give a tokenizer the end-of-text token, the pad token and the chat template that the settings ask for.
+
+    Args:
+        tokenizer: changed in place.
+        data: eos_token, pad_token and chat_template_path are used.
+        num_embeddings: rows of the model's embedding; None takes the tokenizer's word.
+
+    Raises:
+        ConfigError: as load_tokenizer.
+    """
+    if data.eos_token is not None:
+        _check_token(tokenizer, "eos_token", data.eos_token, num_embeddings)
+        tokenizer.eos_token = data.eos_token
+    set_pad_token(tokenizer, data.pad_token, num_embeddings=num_embeddings)
     if data.chat_template_path is not None:
         set_chat_template(tokenizer, Path(data.chat_template_path))
     return tokenizer
+
+
+def stop_at_end_of_text(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let a model stop at its tokenizer's end-of-text token too, besides where it has stopped."""
+    config = getattr(model, "generation_config", None)  # a reward model has none
+    if config is None or tokenizer.eos_token_id is None:
+        return
+    ends = [config.eos_token_id] if isinstance(config.eos_token_id, int) else list(config.eos_token_id or ())
+    if tokenizer.eos_token_id not in ends:
+        config.eos_token_id = [tokenizer.eos_token_id, *ends]
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -92,13 +121,20 @@ def set_pad_token(
     vocabulary = tokenizer.get_vocab()
     limit = num_embeddings or len(vocabulary)
     if pad_token is not None:
-        if vocabulary.get(pad_token, limit) >= limit:
-            raise ConfigError(f"--pad_token {pad_token!r} is not in the model's vocabulary; name one of its tokens")
+        _check_token(tokenizer, "pad_token", pad_token, num_embeddings)
         tokenizer.pad_token = pad_token
     elif tokenizer.pad_token is None or vocabulary.get(str(tokenizer.pad_token), limit) >= limit:
         if tokenizer.eos_token is None:
             raise ConfigError("the tokenizer has neither a pad nor an end-of-text token; name one: --pad_token TOKEN")
         tokenizer.pad_token = tokenizer.eos_token
+
+
+def _check_token(tokenizer: PreTrainedTokenizerBase, setting: str, token: str, num_embeddings: int | None) -> None:
+    """Raise ConfigError for a token that is not in the vocabulary, or that the model has no embedding for."""
+    vocabulary = tokenizer.get_vocab()
+    limit = num_embeddings or len(vocabulary)
+    if vocabulary.get(token, limit) >= limit:
+        raise ConfigError(f"--{setting} {token!r} is not in the model's vocabulary; name one of its tokens")
 
 
 def check_vocabulary(highest_id: int, num_embeddings: int, tokenizer: PreTrainedTokenizerBase) -> None:

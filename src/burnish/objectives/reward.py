@@ -17,17 +17,19 @@ def bradley_terry_loss(
     rejected_rewards: Tensor,
     *,
     margin: Tensor | None = None,
+    label_smoothing: Tensor | None = None,
     center_rewards_coefficient: float = 0.0,
 ) -> Tensor:
-    """-log σ(r_w - r_l - m) + c (r_w + r_l)².
+    """-(1-ε) log σ(d) - ε log σ(-d) + c (r_w + r_l)², d = r_w - r_l - m.
 
     Source: Bradley-Terry likelihood; margin: Touvron et al. (Llama 2), 2307.09288, section 3.2.2; centering: Eisenstein
-    et al., 2312.09244.
+    et al., 2312.09244; ε as in cDPO: the likelihood of labels of which so many are flipped.
 
     Args:
         chosen_rewards: (pairs,).
         rejected_rewards: (pairs,).
         margin: (pairs,) m, in units of reward; None for 0.
+        label_smoothing: (pairs,) ε in [0, 0.5); None for 0.
         center_rewards_coefficient: c ≥ 0; draws the pair's mean reward to 0, which pairs alone leave undetermined.
 
     Returns:
@@ -37,7 +39,10 @@ def bradley_terry_loss(
     if margin is not None:
         difference = difference - margin
     centering = center_rewards_coefficient * (chosen_rewards + rejected_rewards).square()
-    return -F.logsigmoid(difference) + centering
+    losses = -F.logsigmoid(difference)
+    if label_smoothing is not None:
+        losses = (1 - label_smoothing) * losses - label_smoothing * F.logsigmoid(-difference)
+    return losses + centering
 
 
 def reward_metrics(chosen_rewards: Tensor, rejected_rewards: Tensor) -> dict[str, Metric]:

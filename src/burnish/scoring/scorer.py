@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from typing import Any
@@ -61,10 +62,17 @@ class Scorer(nn.Module):
         self.scores_prompts = scores_prompts
         self.sums_routing = False
         """Whether to give what the balancing loss of a mixture-of-experts model needs."""
+        self.keeping: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Makes a block around each forward pass, which says where its backward pass finds what it needs."""
         self.has_routers = own_router_coefficient(unwrap_adapter(model)) is not None
         self.architecture: Architecture = describe_architecture(unwrap_adapter(model))
         self.trims_last_layer = trim_last_layer(decoder_of(unwrap_adapter(model)))
         """Whether the last layer is computed only where its output is used."""
+
+    def __call__(self, batch: MicroBatch) -> CompletionScores:
+        """Score a micro-batch, as `forward` says, with the hooks of wrappers around it."""
+        with self.keeping():
+            return super().__call__(batch)
 
     @property
     def model_type(self) -> str:

@@ -12,8 +12,10 @@ _LABELS = "labels are taken as they are; leave it out"
 _LABELS_ZH = "标签按原样使用，请去掉此项"
 _CUT = "how a step is cut never changes the update, only the product of batch sizes counts"
 _CUT_ZH = "一步如何切分不影响更新，只有批大小的乘积有意义"
-_TOKENIZER = "a turn ends as the template writes it, a text with the tokenizer's own eos_token; set it there"
-_TOKENIZER_ZH = "一轮的结尾由模板写出，文本的结尾是分词器自己的 eos_token；请在分词器中设置"
+_END = Same(
+    "ends plain texts, and the finished model stops there; a turn ends as the template writes it",
+    "纯文本以它结尾，训练后的模型在此停止；一轮的结尾由模板写出",
+)
 _TASK = "a reward model's adapter is one for SEQ_CLS, and its scalar head is trained beside it"
 _TASK_ZH = "奖励模型的适配器类型为 SEQ_CLS，标量头与它一同训练"
 _TEMPLATE = Same(
@@ -83,7 +85,7 @@ SFT: dict[str, Answer] = {
         "逐行识别数据格式，包括词元编号，请去掉此项",
         harmless=(None, False, {}),
     ),
-    "eos_token": Refused(_TOKENIZER, _TOKENIZER_ZH),
+    "eos_token": _END,
     "shuffle_dataset": NotNeeded(
         "every epoch is shuffled; --train_sampling_strategy sequential keeps the order",
         "每轮都会打乱；--train_sampling_strategy sequential 保持顺序",
@@ -99,7 +101,7 @@ REWARD: dict[str, Answer] = {
     **PAD_TOKEN,
     **NO_NOISE,
     "chat_template_path": _TEMPLATE,
-    "eos_token": Refused(_TOKENIZER, _TOKENIZER_ZH),
+    "eos_token": _END,
     "label_smoothing_factor": Refused(_LABELS, _LABELS_ZH, harmless=(None, False, 0.0)),
     "lora_task_type": Refused(_TASK, _TASK_ZH, harmless=(None, False, "CAUSAL_LM", "SEQ_CLS")),
 }

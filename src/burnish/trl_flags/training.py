@@ -87,9 +87,9 @@ TRAINING: dict[str, Answer] = {
     "torch_compile_mode": Refused(_COMPILE, _COMPILE_ZH),
     "use_liger_kernel": NotNeeded(_LIGER, _LIGER_ZH),
     "liger_kernel_config": NotNeeded(_LIGER, _LIGER_ZH),
-    "activation_offloading": Refused(
-        "use --gradient_checkpointing, or a smaller --max_tokens_per_micro_batch",
-        "请用 --gradient_checkpointing，或更小的 --max_tokens_per_micro_batch",
+    "activation_offloading": Same(
+        "the same gradients; on the CPU, whose memory is the host's, a line says that nothing moves",
+        "梯度相同；CPU 的内存就是主机内存，会提示没有可移动的内容",
     ),
     "torch_empty_cache_steps": NotNeeded("micro-batches are cut to fit the memory", "微批按可用内存切分"),
     "seed": Same("of order, dropout and new weights", "决定顺序、dropout 和新权重"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from jobs import job, model_tensors, movement_ratio, write_pairs
 from runs import read_metrics, run_burnish
 
 STEPS = 10
+VENDOR = importlib.import_module("torch_npu")
 
 
 def _demo(output: Path, *words: Any) -> list[Any]:
@@ -93,3 +95,16 @@ def test_recomputed_activations_give_the_same_weights(tmp_path: Path) -> None:
     run_burnish(*job(data, tmp_path / "recomputed", *common, "--gradient_checkpointing"))
     assert movement_ratio(tmp_path / "kept", tmp_path / "recomputed") < 1e-4
     assert model_tensors(tmp_path / "kept")
+
+
+@pytest.mark.parametrize("words", [(), ("--gradient_checkpointing",)], ids=["kept", "recomputed"])
+def test_activations_on_the_host_give_the_same_weights_in_less_memory(tmp_path: Path, words: tuple[str, ...]) -> None:
+    data = write_pairs(tmp_path / "pairs.jsonl")
+    common = ("--device", "npu", "--precision", "fp32", "--max_tokens_per_micro_batch", 2048, *words)
+    peaks = []
+    for name, more in (("device", ()), ("host", ("--activation_offloading",))):
+        VENDOR.npu.reset_peak_memory_stats()
+        run_burnish(*job(data, tmp_path / name, *common, *more))
+        peaks.append(torch.npu.max_memory_allocated())  # pyright: ignore[reportAttributeAccessIssue]
+    assert movement_ratio(tmp_path / "device", tmp_path / "host") < 1e-6
+    assert peaks[1] < peaks[0]
