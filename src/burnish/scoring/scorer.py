@@ -69,7 +69,7 @@ class Scorer(nn.Module):
         self.trims_last_layer = trim_last_layer(decoder_of(unwrap_adapter(model)))
         """Whether the last layer is computed only where its output is used."""
 
-    def __call__(self, batch: MicroBatch) -> CompletionScores:
+    def __call__(self, batch: MicroBatch) -> Any:
         """Score a micro-batch, as `forward` says, with the hooks of wrappers around it."""
         with self.keeping():
             return super().__call__(batch)
