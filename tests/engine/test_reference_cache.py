@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from builders import build_groups, build_model
 from burnish import DPOConfig, DPOTrainer
+from burnish.batching.layout import lay_out
+from burnish.data.groups import PromptGroup
+from burnish.models.cached_reference import CachedReference
+from burnish.models.logp_store import LogpStore
+from burnish.models.reference import FrozenReference
 from burnish.scoring import compute_copies
+from burnish.scoring.scorer import Scorer
 from jobs import POLICY, job, write_pairs
 from runs import read_metrics, run_burnish
 
@@ -35,6 +45,29 @@ def test_a_cached_run_is_bit_for_bit_the_run_that_filled_the_cache(
     run_burnish(*job(data, tmp_path / "cached", *words))
     assert "the policy's start, from the cache" in capsys.readouterr().err  # no reference model at all
     assert _records(tmp_path / "live") == _records(tmp_path / "cached")
+
+
+@pytest.mark.parametrize("piecewise", [False, True])
+@pytest.mark.parametrize("is_on_host", [False, True])
+def test_groups_of_which_half_is_known_are_answered_token_by_token(is_on_host: bool, piecewise: bool) -> None:
+    live = FrozenReference(Scorer(build_model("qwen2")))
+    reference = CachedReference(live, LogpStore(None), starts_as_policy=True)
+    groups = build_groups(5, count=5)
+    lay = partial(lay_out, shared=True, pad_id=0)
+    halves = [_half(group, number % 2) for number, group in enumerate(groups[:-1])]
+    reference.score(lay(halves), halves, lay)
+    if is_on_host:
+        reference.flush()
+    computed = []
+    live.scorer.register_forward_pre_hook(lambda _, args: computed.append(args[0].num_completions))
+    got = reference.score(lay(groups), groups, lay, piecewise=piecewise).token_logps
+    assert computed == [6 if piecewise else 10]
+    torch.testing.assert_close(got, live.score(lay(groups)).token_logps, rtol=0, atol=1e-5)
+
+
+def _half(group: PromptGroup, number: int) -> PromptGroup:
+    kept = slice(number, number + 1)
+    return replace(group, completion_ids=group.completion_ids[kept], completion_mask=group.completion_mask[kept])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -300,8 +300,12 @@ class Passes:
         batch = self.lay_out(groups, micro.row_sizes)
         if self.reference is None:
             return batch, None
+        # KTO's mismatched completions are new in every epoch, and the rows' own are not; until the first step moves the
+        # policy, it is compared on the same rows to the last bit.
+        piecewise = self.method.scores_other_groups and self.at_start is None
         with self.accelerator.autocast():
-            return batch, self.reference.score(batch, groups, self.lay_out, keep=not micro.is_filler)
+            keep = not micro.is_filler
+            return batch, self.reference.score(batch, groups, self.lay_out, keep=keep, piecewise=piecewise)
 
     def _outcome(self, scored: Scored, denominators: Mapping[str, float], step: StepPart | None) -> MicroBatchLoss:
         outcome = self.method.loss(scored, denominators, step)

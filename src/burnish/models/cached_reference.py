@@ -49,6 +49,7 @@ class CachedReference:
         lay_out: Callable[[list[PromptGroup]], MicroBatch],
         *,
         keep: bool = True,
+        piecewise: bool = False,
     ) -> CompletionScores:
         """Score a micro-batch.
 
@@ -57,9 +58,13 @@ class CachedReference:
             groups: its groups, in order.
             lay_out: builds a micro-batch on the device from some of them.
             keep: False leaves the store to the rank whose groups these are.
+            piecewise: score of a group what is missing alone, and not all of it once anything is missing. Cheaper, but
+                rows other than the policy's round otherwise.
         """
         keys = [group_keys(group) for group in groups]
         missing = [[number for number, key in enumerate(group) if not self._knows(key)] for group in keys]
+        if not piecewise:
+            missing = [list(range(len(group))) if numbers else [] for group, numbers in zip(keys, missing, strict=True)]
         lacks = any(missing)
         if self.scores_together is not None and any(self.scores_together.agree([lacks])) and not lacks:
             assert self.live is not None

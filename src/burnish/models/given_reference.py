@@ -26,6 +26,7 @@ class GivenReference(CachedReference):
         lay_out: Callable[[list[PromptGroup]], MicroBatch],
         *,
         keep: bool = True,
+        piecewise: bool = False,
     ) -> CompletionScores:
         """Score a micro-batch; there are no values of single tokens."""
         logps = [logp for group in groups for logp in group.ref_logps or ()]
