@@ -67,7 +67,7 @@ def install_tensors() -> None:
     """Let torch make tensors on the device, copy to them and from them, and compute with them."""
     aten, everything = (torch.library.Library(name, "IMPL") for name in ("aten", "_"))
     _LIBRARIES.extend((aten, everything))
-    for operator in (torch.ops.aten.empty.memory_format, torch.ops.aten.empty_strided.default):
+    for operator in _makers():
         aten.impl(operator.name().removeprefix("aten::"), _maker(operator), "PrivateUse1")
     aten.impl("_copy_from", _copy_from, "PrivateUse1")
     everything.fallback(lambda operator, *args, **kwargs: launch(operator, args, kwargs), "PrivateUse1")
@@ -105,13 +105,25 @@ def launch(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return tree_map_only(Tensor, back, result)
 
 
+def _makers() -> list[Any]:
+    """What makes a tensor of no other; of those that torch composes, those that would make it empty and let it grow."""
+    composed = [(name, overload) for name in ("eye", "arange", "linspace") for overload in _overloads_of(name)]
+    first = [("empty", "memory_format"), ("empty_strided", "default")]
+    return [getattr(getattr(torch.ops.aten, name), overload) for name, overload in (*first, *composed)]
+
+
+def _overloads_of(name: str) -> list[str]:
+    packet = getattr(torch.ops.aten, name)
+    return [each for each in packet.overloads() if not getattr(packet, each)._schema.is_mutable]
+
+
 def _maker(operator: Any) -> Callable[..., Any]:
     names = [argument.name for argument in operator._schema.arguments]
 
     def make(*args: Any, **kwargs: Any) -> NpuTensor:
         given = dict(zip(names, args, strict=False)) | kwargs
         dtype = given.get("dtype") or torch.get_default_dtype()
-        CARD.ask_for(math.prod(given["size"]) * dtype.itemsize)  # before the host is asked for as much
+        CARD.ask_for(math.prod(given.get("size", ())) * dtype.itemsize)  # before the host is asked for as much
         given.pop("pin_memory", None)
         return NpuTensor(operator(**{**given, "device": torch.device("cpu")}), CARD.index)
 

@@ -173,6 +173,13 @@ def test_what_a_card_refuses_is_refused_here(call: Callable[[], Any], words: str
         call()
 
 
+def test_tensors_are_made_on_the_device() -> None:
+    made = [torch.eye(2, device=NPU), torch.arange(1, 4, device=NPU), torch.full((2,), 3, device=NPU)]
+    made += [torch.linspace(0, 1, 3, device=NPU), torch.tensor([1, 2], device=NPU)]
+    assert {value.device for value in made} == {NPU}
+    assert [value.cpu().tolist() for value in made] == [[[1, 0], [0, 1]], [1, 2, 3], [3, 3], [0, 0.5, 1], [1, 2]]
+
+
 def test_what_crosses_to_the_host_may_be_float64_there() -> None:
     assert (torch.ones(2, device=NPU) + torch.tensor(2.0)).to("cpu", torch.float64).tolist() == [3.0, 3.0]
     with pytest.raises(TypeError, match="numpy"):

@@ -78,8 +78,9 @@ def test_other_methods_send_no_float64_and_mix_no_devices(command: str, data: Pa
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
-def test_bfloat16_and_an_adapter_with_dropout_train(data: Path, tmp_path: Path) -> None:
-    words: tuple[Any, ...] = ("--max_steps", 2, "--use_peft", "--lora_dropout", 0.1, "--gradient_checkpointing")
+@pytest.mark.parametrize("more", [("--lora_dropout", 0.1, "--gradient_checkpointing"), ("--use_dora",)], ids=str)
+def test_adapters_train_in_bfloat16(more: tuple[Any, ...], data: Path, tmp_path: Path) -> None:
+    words: tuple[Any, ...] = ("--max_steps", 2, "--use_peft", *more)
     run_burnish(*job(data, tmp_path / "run", *words))
     losses = _losses(tmp_path / "run")
     assert losses[0] != losses[1]
