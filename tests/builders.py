@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from transformers import (
     AutoModelForCausalLM,
     CohereConfig,
@@ -65,6 +67,12 @@ def build_model(name: str, *, seed: int = 0, attention: str | None = None) -> Pr
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     return model.train()
+
+
+def float32_accelerator() -> Accelerator:
+    """accelerate without mixed precision: its state is the process's, and an earlier run's may be bfloat16."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(cpu=True)
 
 
 def build_group(

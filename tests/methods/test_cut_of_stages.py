@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from transformers import AutoModelForSequenceClassification
 
-from builders import CONFIGS, build_groups, build_model, gradients, relative_difference
+from builders import CONFIGS, build_groups, build_model, float32_accelerator, gradients, relative_difference
 from burnish.data.groups import PromptGroup
 from burnish.engine.cut import Cut
 from burnish.engine.method import Method, MicroBatchLoss, Scored
@@ -78,7 +77,7 @@ def _passes(method: Method, max_tokens: int, *, shared: bool = True, packed: boo
         method=method,
         scorer=method.build_scorer(model, token_metrics=False),
         reference=reference if method.needs_reference else None,
-        accelerator=Accelerator(cpu=True),
+        accelerator=float32_accelerator(),
         device=torch.device("cpu"),
         cut=Cut(shared=shared, pad_id=0, max_tokens=max_tokens, packed=packed),
     )

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 
-from builders import build_groups, build_model, gradients, relative_difference
+from builders import build_groups, build_model, float32_accelerator, gradients, relative_difference
 from burnish import DPOConfig
 from burnish.data.groups import PromptGroup
 from burnish.engine.cut import Cut
@@ -69,7 +68,7 @@ def build_passes(settings: dict[str, Any], max_tokens: int) -> Passes:
         method=method,
         scorer=method.build_scorer(build_model("qwen2", seed=0), token_metrics=False),
         reference=reference if method.needs_reference else None,
-        accelerator=Accelerator(cpu=True),
+        accelerator=float32_accelerator(),
         device=torch.device("cpu"),
         cut=Cut(shared=True, pad_id=0, max_tokens=max_tokens),
     )

