@@ -137,7 +137,8 @@ class Trainer(ABC):
         """The run's parts, built at the first look."""
         if self._session is None:
             self.open_run_dir(self.args.resume_from_checkpoint)
-            self._session = build_session(self.args, self.inputs, self.method, self.kind, self._run_path)
+            run_path = None if self.run_dir is None else self.run_dir.path
+            self._session = build_session(self.args, self.inputs, self.method, self.kind, run_path)
             resolve_settings(self.args, self._session)
         return self._session
 
@@ -159,10 +160,6 @@ class Trainer(ABC):
     @property
     def _is_for_paper(self) -> bool:
         return self.args.devices is not None or self.args.device_memory is not None
-
-    @property
-    def _run_path(self) -> Path | None:
-        return None if self.run_dir is None else self.run_dir.path
 
     @property
     def _checkpoints(self) -> RunCheckpoints:
@@ -293,13 +290,10 @@ class Trainer(ABC):
                 "the run did not finish, and model/ is for finished ones: resume it, or name another folder in "
                 "save_model(folder)."
             )
-        if output_dir is None:
-            return self._export()
-        self._export_to(Path(output_dir))
-        return Path(output_dir)
+        return self._export(None if output_dir is None else Path(output_dir))
 
-    def _export(self) -> Path:
-        folder = self._claimed().model_dir
+    def _export(self, folder: Path | None = None) -> Path:
+        folder = folder or self._claimed().model_dir
         self._export_to(folder)
         return folder
 
