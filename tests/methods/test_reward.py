@@ -16,7 +16,7 @@ from burnish import RewardConfig
 from burnish.demo import demo_paths
 from burnish.errors import ConfigError
 from jobs import POLICY, job, stage_job, write_pairs
-from runs import read_metrics, run_burnish
+from runs import read_metrics, run_burnish, spawn_burnish
 
 SAME_UPDATE = 1e-4
 TIMES = ("_runtime", "_per_second", "_seconds")
@@ -138,6 +138,27 @@ def test_ranked_lists_train_on_all_their_pairs(tmp_path: Path) -> None:
     run_burnish("score", tmp_path / "run" / "model", data, tmp_path / "scored.jsonl")
     rewards = _rows(tmp_path / "scored.jsonl")[0]["rewards"]
     assert rewards[0] > rewards[1] > max(rewards[2:])
+
+
+@pytest.mark.slow  # 15 s: two more processes
+def test_two_ranks_write_the_one_file_that_one_process_writes(trained: Path, tmp_path: Path) -> None:
+    words = ["--max_tokens_per_micro_batch", 64, "--on_bad_row", "skip"]
+    data = tmp_path / "pairs.jsonl"
+    lines = (trained / "pairs.jsonl").read_text().splitlines()
+    data.write_text("\n".join([*lines[:5], '{"prompt_ids": [3], "chosen_ids": []}', *lines[5:]]) + "\n")
+    model = trained / "run" / "model"
+    run_burnish("score", model, data, tmp_path / "one.jsonl", *words)
+    done = spawn_burnish("launch", "--num_processes", 2, "score", model, data, tmp_path / "two.jsonl", *words)
+    assert done.returncode == 0, done.stderr
+    one, two = (_rows(tmp_path / name) for name in ("one.jsonl", "two.jsonl"))
+    assert len(one) == 24
+    assert [row["chosen_ids"] for row in two] == [row["chosen_ids"] for row in one]
+    for row, other in zip(one, two, strict=True):
+        assert other["rewards"] == pytest.approx(row["rewards"], abs=1e-6)
+    assert done.stderr.count("24 rows with their rewards") == 1
+    refused = spawn_burnish("launch", "--num_processes", 2, "score", model, data, tmp_path / "two.jsonl")
+    assert refused.returncode == 2
+    assert refused.stderr.count("exists already") == 1
 
 
 def test_rewards_become_margins_of_dpo(trained: Path, tmp_path: Path) -> None:

@@ -8,25 +8,27 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from burnish.cli.launch import read_placement
+from burnish.cli.launch import read_placement, run
 from burnish.device import processes
-from burnish.device.processes import Placement, free_port, run_processes
+from burnish.device.processes import Placement, free_port, run_processes, run_restarting
 from burnish.errors import ConfigError
-from jobs import job, write_pairs
+from jobs import job, movement_ratio, write_pairs
 from launching import TESTS
 from runs import read_metrics, run_burnish, spawn_burnish
 
 LAUNCH = ["launch", "--num_processes", "2"]
 
 
-def start(*words: Any, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "burnish", *LAUNCH, *map(str, words)]
+def start(*words: Any, restarts: int = 0, **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "burnish", *LAUNCH, "--max_restarts", str(restarts), *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
@@ -37,7 +39,7 @@ def children(pid: int) -> list[int]:
 
 
 def wait_for_step(run: Path, step: int) -> None:
-    ends = time.monotonic() + 60
+    ends = time.monotonic() + 300
     while time.monotonic() < ends:
         metrics = run / "metrics.jsonl"
         if metrics.exists() and metrics.read_text().count("\n") >= step:
@@ -57,6 +59,7 @@ def wait_for_step(run: Path, step: int) -> None:
         (["--num_process", "2"], "did you mean --num_processes"),
         (["--num_processes"], "needs a value"),
         (["--num_processes=2", "--main_process_port", "99999"], "from 1 to 65535"),
+        (["--num_processes=2", "--max_restarts", "-1"], "at least 0"),
         (["--beta", "2"], "after the method's name"),
     ],
 )
@@ -86,6 +89,45 @@ def test_a_wrong_flag_is_told_once_and_starts_nothing(words: list[str]) -> None:
 def test_the_exit_code_of_the_first_that_fails_comes_through(code: int) -> None:
     one_fails = f"import os, sys, time; sys.exit({code}) if os.environ['RANK'] == '1' else time.sleep(0.5)"
     assert run_processes([sys.executable, "-c", one_fails], Placement(2)) == code
+
+
+@pytest.mark.parametrize(("code", "starts"), [(1, 3), (137, 3), (134, 3), (0, 1), (2, 1), (3, 1), (4, 1), (75, 1)])
+def test_only_a_rank_that_died_has_the_run_started_again(code: int, starts: int, tmp_path: Path) -> None:
+    note = "import os, sys; open(sys.argv[1] + '/' + str(os.getpid()), 'w').write(sys.argv[2]);"
+    ends = f"{note} os._exit({code} if os.environ['RANK'] == '1' else 0)"
+    words = [sys.executable, "-c", ends, str(tmp_path)]
+    assert run_restarting([*words, "first"], [*words, "again"], Placement(2), max_restarts=2) == code
+    told = Counter(path.read_text() for path in tmp_path.iterdir())
+    assert told == Counter({"first": 2, "again": 2 * (starts - 1)})
+
+
+def test_a_launcher_that_was_asked_to_stop_starts_nothing_again(tmp_path: Path) -> None:
+    note = f"import os, time; open({str(tmp_path)!r} + '/' + str(os.getpid()), 'w'); time.sleep(100)"
+
+    def ask() -> None:
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=ask, daemon=True).start()
+    code = run_restarting([sys.executable, "-c", note], [sys.executable, "-c", note], Placement(2), max_restarts=5)
+    assert code == 128 + signal.SIGTERM
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["dpo"], "needs --output_dir"),
+        (["score", "model", "rows", "scored.jsonl"], "leave it out"),
+        (["dpo", "--output_dir", "a", "--overwrite"], "--overwrite asks for another start"),
+        (["dpo", "--output_dir", "a", "--resume_from_checkpoint", "b"], "--resume_from_checkpoint b asks"),
+        (["--num_machines", "2", "--main_process_ip", "h", "dpo", "--output_dir", "a"], "torchrun --max-restarts"),
+    ],
+)
+def test_restarts_that_would_take_another_run_for_their_own_are_refused(words: list[str], says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        run(["--num_processes", "2", "--max_restarts", "1", *words])
 
 
 def test_ranks_that_hang_are_killed_well_within_30_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,6 +165,25 @@ def test_kill_9_of_a_rank_ends_the_launch_and_names_the_rank(tmp_path: Path) -> 
     told = [line for line in errors.splitlines() if line.startswith("burnish: ")]
     assert told[0].startswith("burnish: rank 1 was ended by SIGKILL")
     assert "lost another rank" not in errors
+
+
+@pytest.mark.slow
+def test_a_killed_rank_is_started_again_and_goes_on_from_the_newest_checkpoint(tmp_path: Path) -> None:
+    data = write_pairs(tmp_path / "pairs.jsonl", count=24)
+    saving = ["--save_strategy", "steps", "--save_steps", 2]
+    words = job(data, tmp_path / "run", "--max_steps", 40, *saving)
+    launch = start(*words, restarts=1)
+    wait_for_step(tmp_path / "run", 5)
+    os.kill(children(launch.pid)[1], signal.SIGKILL)
+    _, errors = launch.communicate(timeout=300)
+    assert launch.returncode == 0, errors
+    assert "burnish: the run ended with exit code 137; starting it again (restart 1 of 1)" in errors
+    assert errors.count("resumed after step ") == 1
+    assert "resumed after step 0 " not in errors
+    steps = [record["step"] for record in read_metrics(tmp_path / "run") if record["kind"] == "train"]
+    assert steps == list(range(1, 41))
+    run_burnish(*job(data, tmp_path / "whole", "--max_steps", 40))
+    assert movement_ratio(tmp_path / "whole", tmp_path / "run") < 1e-4
 
 
 @pytest.mark.slow

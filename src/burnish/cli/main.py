@@ -24,8 +24,8 @@ USAGE = """burnish: post-trains language models on Ascend NPUs, CUDA GPUs and CP
   burnish sft --model_name_or_path M --dataset_name D …   train on conversations, completions or texts
   burnish kto --model_name_or_path M --dataset_name D …   train on completions that are good or bad
   burnish reward --model_name_or_path M --dataset_name D … train a reward model on pairs or ranked lists
-  burnish launch --num_processes N dpo …                  any of these on several devices, and on several machines
   burnish score RUN/model D OUT                           write the rewards of each row
+  burnish launch --num_processes N dpo …                  any of these on several devices, and on several machines
   burnish check D --model_name_or_path M                  what a run would make of every row
   burnish explain D --row 7 --model_name_or_path M        one row as the model will see it
   burnish merge RUN OUT                                   an adapter run as one ordinary model folder

@@ -9,7 +9,7 @@ from typing import Any
 
 from burnish.cli.arguments import parse_arguments
 from burnish.cli.help import print_help
-from burnish.console import notice
+from burnish.console import is_main_process, notice
 from burnish.data.settings import DataSettings, check_data_settings
 from burnish.errors import EXIT_DONE, ConfigError
 from burnish.models.settings import ModelSettings, check_model_settings
@@ -35,31 +35,40 @@ def run(argv: list[str]) -> int:
     if "--help" in argv or "-h" in argv or "--help-all" in argv:
         print_help("score", ScoreConfig, everything="--help-all" in argv)
         return EXIT_DONE
+    config, out = read_words(argv)
+    count = score_rows(config, out)
+    notice(f"{count:,} rows with their rewards: {argv[2]}")
+    return EXIT_DONE
+
+
+def read_words(argv: list[str]) -> tuple[ScoreConfig, Path]:
+    """The settings and the file to write.
+
+    Raises:
+        ConfigError: a word is missing or wrong, or the file to write exists.
+    """
     argv = [word for word in argv if word != "--debug"]  # main's own
     named = argv[:3]
     if len(named) < 3 or any(word.startswith("-") for word in named):
         raise ConfigError(f"burnish score takes a model, rows and the file to write: {USAGE}")
     model, data, out = named
-    parsed = parse_arguments(["--model_name_or_path", model, "--dataset_name", data, *argv[3:]], ScoreConfig)
-    count = score_rows(parsed.config, Path(out).expanduser())
-    notice(f"{count:,} rows with their rewards: {out}")
-    return EXIT_DONE
+    config = parse_arguments(["--model_name_or_path", model, "--dataset_name", data, *argv[3:]], ScoreConfig).config
+    if Path(out).expanduser().exists():
+        raise ConfigError(f"{out} exists already; name another file")
+    return config, Path(out).expanduser()
 
 
 def score_rows(settings: ScoreConfig, out: Path) -> int:
     """Write each row of the training split with `rewards` and, for pairs, `margin` = chosen - rejected reward.
 
+    Of several ranks, the first writes, in the order of the rows.
+
     Returns:
         Rows written; rows that hold nothing to score are left out.
-
-    Raises:
-        ConfigError: the file to write exists.
     """
     from burnish.data.sources import load_rows
     from burnish.methods.scoring_rows import score_groups
 
-    if out.exists():
-        raise ConfigError(f"{out} exists already; name another file")
     rows = load_rows(settings)
     rewards = score_groups(rows, settings, max_tokens=settings.max_tokens_per_micro_batch)
     lines = [
@@ -67,6 +76,8 @@ def score_rows(settings: ScoreConfig, out: Path) -> int:
         for row, place in rows
         if isinstance(row, dict) and place.row in rewards
     ]
+    if not is_main_process():
+        return len(lines)
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.with_name(f".{out.name}.tmp")
     draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

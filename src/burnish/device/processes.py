@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from burnish.console import notice
-from burnish.errors import EXIT_DONE, EXIT_PREEMPTED
+from burnish.errors import EXIT_DONE, EXIT_PREEMPTED, ConfigError, IntegrityError, NumericsError
 
 LAUNCHER = "BURNISH_LAUNCHER"
 """Variable with the process id of the launcher that started a rank."""
@@ -31,6 +31,8 @@ TERM_SECONDS = 12.0
 PREEMPTED_SECONDS = 120.0
 """How long the other ranks may take to leave, once one has left after a checkpoint."""
 EXIT_BY_SIGNAL = 128
+FINAL = frozenset({EXIT_DONE, EXIT_PREEMPTED, ConfigError.exit_code, IntegrityError.exit_code, NumericsError.exit_code})
+"""Exit codes after which nothing is started again: done, asked to stop, or an end that would come again."""
 _FORWARDED = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -87,10 +89,30 @@ def run_processes(command: Sequence[str], placement: Placement) -> int:
     Returns:
         0 where all ranks were done; else the exit code of the first that failed, 128 + n where signal n killed it.
     """
-    group = _Group([_start(command, told) for told in placement.environments()])
-    with _forwarding(group):
-        group.run()
-    return group.exit_code(placement)
+    return run_restarting(command, command, placement, max_restarts=0)
+
+
+def run_restarting(command: Sequence[str], again: Sequence[str], placement: Placement, *, max_restarts: int) -> int:
+    """As `run_processes`; where a rank dies, all are started again, at most so many times.
+
+    Not after an exit code of FINAL, and not once the launcher was asked to stop.
+
+    Args:
+        command: what is started first.
+        again: what is started after that.
+        placement: of this machine.
+        max_restarts: ≥ 0.
+    """
+    for restart in range(1, max_restarts + 2):
+        group = _Group([_start(command, told) for told in placement.environments()])
+        with _forwarding(group):
+            group.run()
+        code = group.exit_code(placement)
+        if code in FINAL or group.was_signalled or restart > max_restarts:
+            break
+        notice(f"burnish: the run ended with exit code {code}; starting it again (restart {restart} of {max_restarts})")
+        command = again
+    return code
 
 
 def follow_launcher() -> None:
@@ -114,6 +136,8 @@ class _Group:
         self.processes = processes
         self.failed: tuple[int, int] | None = None
         """Local rank and return code of the first that failed."""
+        self.was_signalled = False
+        """Whether the launcher was asked to stop."""
 
     @property
     def running(self) -> list[subprocess.Popen[bytes]]:
@@ -127,6 +151,11 @@ class _Group:
         self._look()
         if self.failed is not None:
             self._end(PREEMPTED_SECONDS if self.failed[1] == EXIT_PREEMPTED else QUIET_SECONDS)
+
+    def forward(self, number: int) -> None:
+        """Hand on a signal that the launcher was sent."""
+        self.was_signalled = True
+        self.send(number)
 
     def send(self, number: int) -> None:
         """Send a signal to all that run."""
@@ -172,7 +201,7 @@ def _start(command: Sequence[str], told: dict[str, str]) -> subprocess.Popen[byt
 @contextmanager
 def _forwarding(group: _Group) -> Iterator[None]:
     """Hand signals on while the block runs; whatever ends the block ends the processes."""
-    old = {number: signal.signal(number, lambda received, _: group.send(received)) for number in _FORWARDED}
+    old = {number: signal.signal(number, lambda received, _: group.forward(received)) for number in _FORWARDED}
     try:
         yield
     finally:
