@@ -33,7 +33,7 @@ def run_ranks(
         *(str(TESTS / "ranks" / "worker.py"), str(file)),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=180)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=400)
     if expect is not None:
         assert done.returncode == expect, done.stderr[-4000:]
     return done

@@ -13,9 +13,10 @@ import pytest
 from burnish.cli.arguments import parse_arguments
 from burnish.cli.check import TABLE as CHECK_TABLE
 from burnish.cli.check import CheckConfig
-from burnish.cli.launch import read_placement
+from burnish.cli.launch import METHODS, read_placement
 from burnish.cli.main import COMMANDS
 from burnish.cli.methods import TRAINING, config_type_of
+from burnish.cli.score import read_words
 from jobs import POLICY, write_pairs
 from runs import run_burnish
 
@@ -24,6 +25,7 @@ PAGES = [REPOSITORY / name for name in ("README.md", "README.zh.md", "CONTRIBUTI
 PAGES += sorted((REPOSITORY / "docs").rglob("*.md"))
 READMES = PAGES[:2]
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+JSON = re.compile(r"^```json\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -49,12 +51,16 @@ def test_every_command_of_a_document_is_understood(
     monkeypatch.chdir(tmp_path)
     for block in PYTHON.findall((REPOSITORY / page).read_text(encoding="utf-8")):
         (tmp_path / "my_losses.py").write_text(block)  # the page's own loss, which its commands name
+    for block in JSON.findall((REPOSITORY / page).read_text(encoding="utf-8")):
+        (tmp_path / "ds.json").write_text(block)  # DeepSpeed's
     words = shlex.split(line.split("|")[0].split(">")[0], comments=True)[1:]
     assert words[0] in COMMANDS or words[0].startswith("-"), page
     if words[0] == "launch":
-        place = next(number for number, word in enumerate(words) if word in TRAINING)
+        place = next(number for number, word in enumerate(words) if word in METHODS)
         assert read_placement(words[1:place]).num_processes > 1
         words = words[place:]
+    if words[0] == "score":
+        assert read_words(words[1:])[0].model_name_or_path
     if words[0] == "check":
         assert parse_arguments(["--dataset_name", *words[1:]], CheckConfig, table=CHECK_TABLE).config
     if words[0] in TRAINING and "--config" not in words:

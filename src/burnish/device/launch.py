@@ -22,6 +22,9 @@ def build_accelerator(device: Device, precision: Precision, **options: Any) -> A
         accelerate.Accelerator.
     """
     os.environ["ACCELERATE_TORCH_DEVICE"] = str(device.torch_device)
+    os.environ["DS_ACCELERATOR"] = (
+        device.kind
+    )  # accelerate imports DeepSpeed where there is one, which guesses a device
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState, PartialState
 

@@ -103,16 +103,17 @@ def run_restarting(command: Sequence[str], again: Sequence[str], placement: Plac
         placement: of this machine.
         max_restarts: ≥ 0.
     """
-    for restart in range(1, max_restarts + 2):
+    restart = 0
+    while True:
         group = _Group([_start(command, told) for told in placement.environments()])
         with _forwarding(group):
             group.run()
         code = group.exit_code(placement)
-        if code in FINAL or group.was_signalled or restart > max_restarts:
-            break
+        if code in FINAL or group.was_signalled or restart == max_restarts:
+            return code
+        restart += 1
         notice(f"burnish: the run ended with exit code {code}; starting it again (restart {restart} of {max_restarts})")
         command = again
-    return code
 
 
 def follow_launcher() -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from burnish.engine.duration import parse_duration
 from burnish.engine.sizes import parse_size
+from burnish.engine.zero_settings import read_zero
 from burnish.errors import ConfigError
 from burnish.ranges import (
     COUNT,
@@ -103,6 +104,8 @@ class TrainingSettings:
     """Device to run on; auto takes the first of npu, cuda, cpu that works and says why."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """Several devices: ddp keeps the whole model on each; fsdp spreads weights, gradients and optimizer (FSDP2)."""
+    deepspeed: str | dict[str, Any] | None = None
+    """DeepSpeed's JSON, for ZeRO 1 or 2: optimizer state, or that and gradients, spread over ranks; needs DeepSpeed."""
     num_threads: int | None = None
     """CPU threads; ≥ 1. None keeps torch's choice."""
     npu_jit_compile: bool = False
@@ -226,7 +229,13 @@ def check_training_settings(settings: TrainingSettings) -> None:
 
 
 def _check_parallel(settings: TrainingSettings) -> None:
-    """Refuse what slices of a model cannot do."""
+    """Refuse what slices of a model, or of its optimizer, cannot do."""
+    if settings.deepspeed is not None:
+        read_zero(settings.deepspeed)
+        if settings.parallel == "fsdp":
+            raise ConfigError("--deepspeed and --parallel fsdp spread the same things: leave one out.")
+        if settings.precision == "fp16":
+            raise ConfigError("--deepspeed has no loss scale that all ranks share: take --precision bf16 or fp32.")
     if settings.parallel != "fsdp":
         return
     if settings.async_save:

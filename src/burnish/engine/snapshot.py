@@ -15,6 +15,7 @@ from burnish.device.pick import Device
 from burnish.device.ranks import Ranks
 from burnish.device.rng import device_rng_state, seed_everything, set_device_rng_state
 from burnish.device.sharding import is_sharded, local_part
+from burnish.device.zero import ZeroOptimizer
 from burnish.engine.checkpoint import (
     CheckpointState,
     load_optimizer_tensors,
@@ -79,6 +80,8 @@ def restore(loop: TrainingLoop, model: nn.Module, device: Device, state: Checkpo
     """
     named = trainable_tensors(model)
     put_weights(state.tensors["model"], named, model)
+    if isinstance(loop.optimizer, ZeroOptimizer):
+        loop.optimizer.take_weights()
     missing = {"optimizer", "rng-0", "metric-sums"} - set(state.tensors)
     if missing and not state.lost:
         raise IntegrityError(

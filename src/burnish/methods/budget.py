@@ -54,6 +54,8 @@ def choose_budget(args: Any, session: Session) -> BudgetChoice:
         return BudgetChoice("by formula, as --deterministic asks")
     if is_sharded(session.model):
         return BudgetChoice("by formula, since weights are spread over ranks")
+    if session.zero is not None:
+        return BudgetChoice("by formula, since DeepSpeed sums what a timing would leave behind")
     groups, sampler = session.train.groups, session.sampler
     first = [groups[int(index)] for index in sampler.groups_of(0)]
     cut_of = partial(build_cut, args, session.scoring, session.tokenizer.pad_token_id)

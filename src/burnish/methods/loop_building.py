@@ -9,6 +9,7 @@ from typing import Any
 
 from burnish.device.profiler import StepProfiler
 from burnish.device.rng import forked_rng, mark_rng
+from burnish.device.zero import build_zero
 from burnish.engine.best import build_best_metric
 from burnish.engine.cadence import build_cadence
 from burnish.engine.callbacks import Callbacks
@@ -76,11 +77,11 @@ def build_loop(
     """
     steps = total_steps(args, session.sampler)
     adamw = build_optimizer(session.model, args, device=session.device, precision=session.precision)
-    optimizer = session.accelerator.prepare_optimizer(adamw)
-    schedule = build_schedule(optimizer.optimizer, args, steps)
+    stepping, optimizer = _spread_optimizer(args, session, adamw)
+    schedule = build_schedule(adamw, args, steps)
     run_path = None if run_dir is None else run_dir.path
     callbacks = _build_callbacks(args, session, user_callbacks, run_path, optimizer=optimizer, lr_scheduler=schedule)
-    passes = _build_passes(session, method)
+    passes = _build_passes(session, method, stepping)
     recorder = Recorder(run_dir=run_dir, callbacks=callbacks, accelerator=session.accelerator)
     passes.when_smaller = MemoryNotes(args, passes, recorder)
     watchdog = Watchdog(None if args.hang_timeout is None else parse_duration(args.hang_timeout), session.ranks)
@@ -123,12 +124,25 @@ def _build_callbacks(
     return callbacks
 
 
-def _build_passes(session: Session, method: Method) -> Passes:
+def _spread_optimizer(args: Any, session: Session, adamw: Any) -> tuple[Any, Any]:
+    """What a step asks for gradients, and the optimizer: accelerate's, or those of DeepSpeed's ZeRO."""
+    if session.zero is None:
+        return session.accelerator, session.accelerator.prepare_optimizer(adamw)
+    return build_zero(
+        session.scorer,
+        adamw,
+        session.zero,
+        accelerator=session.accelerator,
+        max_grad_norm=args.max_grad_norm,
+    )
+
+
+def _build_passes(session: Session, method: Method, stepping: Any) -> Passes:
     return Passes(
         method=method,
         scorer=session.scorer,
         reference=session.reference,
-        accelerator=session.accelerator,
+        accelerator=stepping,
         device=session.device.torch_device,
         cut=session.cut,
         router_coefficient=session.router_coefficient,

@@ -36,6 +36,7 @@ from burnish.methods.budget import build_cut
 from burnish.methods.default_budget import RunShapes, default_max_tokens
 from burnish.methods.learnable import check_learnable
 from burnish.methods.reference import build_reference, has_given_reference
+from burnish.methods.zero import zero_options
 from burnish.models.adapters import add_adapter, gives_rewards, has_adapter, keep_start
 from burnish.models.cached_reference import CachedReference
 from burnish.models.cpu_layers import speed_up_layers
@@ -86,6 +87,8 @@ class Session:
     """Budget of a micro-batch that the settings named; None where it was chosen."""
     router_coefficient: float = 0.0
     """Weight of the balancing loss of a mixture-of-experts model."""
+    zero: dict[str, Any] | None = None
+    """What DeepSpeed is given where it spreads the optimizer over ranks."""
 
 
 def global_batch_size(config: Any, num_ranks: int = 1) -> int:
@@ -189,6 +192,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     check_trackers(config.report_to)
     tokenizer: Any = find_tokenizer(config, inputs)
     ranks = join_ranks()
+    zero_options(config, ranks, global_batch_size(config, ranks.size))
     rejected = None if run_path is None or not ranks.is_main else run_path / "rejected_rows.jsonl"
     train, held_out = prepare_once(ranks, lambda: prepare_data(config, inputs, tokenizer, kind, rejected))
     stores = [prepared.groups for prepared in (train, *held_out.values())]
@@ -196,6 +200,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     for groups in stores:
         method.check_rows(groups)
     device, precision = _choose_device(config)
+    zero = zero_options(config, ranks, global_batch_size(config, ranks.size), precision)
     ranks.connect(device)
     accelerator = build_accelerator(device, precision, **tracker_options(config.report_to, run_path or Path()))
     is_given = has_given_reference(config, method, stores)
@@ -244,7 +249,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         train=train,
         held_out=held_out,
         model=policy,
-        scorer=scorer if is_spread else accelerator.prepare_model(scorer),
+        scorer=scorer if is_spread or zero else accelerator.prepare_model(scorer),
         reference=reference,
         accelerator=accelerator,
         sampler=sampler,
@@ -254,6 +259,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         fingerprints=fingerprints,
         asked_tokens=config.max_tokens_per_micro_batch,
         router_coefficient=router_coefficient,
+        zero=zero,
     )
 
 

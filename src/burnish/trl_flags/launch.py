@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from burnish.trl_flags.kinds import Answer, Layer, NotNeeded, Refused, Translated
+from burnish.trl_flags.kinds import Answer, Layer, NotNeeded, Refused, Translated, renamed
 from burnish.trl_flags.model import read_precision
 
 _DDP = "gradients are summed once a step, without hooks to tune"
@@ -12,8 +12,8 @@ _DDP_ZH = "梯度每步只求和一次，没有需要调整的钩子"
 _LAUNCH = "put it before the method: `burnish launch --num_processes N METHOD …`"
 _LAUNCH_ZH = "请写在方法名之前：`burnish launch --num_processes N METHOD …`"
 
-DEEPSPEED = "--parallel fsdp spreads weights, gradients and optimizer state as ZeRO-3 does, without its JSON"
-DEEPSPEED_ZH = "--parallel fsdp 与 ZeRO-3 一样切分权重、梯度和优化器状态，不需要 JSON"
+DEEPSPEED = "DeepSpeed's JSON for ZeRO 1 and 2; for ZeRO-3 take --parallel fsdp, which spreads weights too"
+DEEPSPEED_ZH = "DeepSpeed 的 JSON，支持 ZeRO 1 和 2；ZeRO-3 请用 --parallel fsdp，它同样切分权重"
 
 
 def read_fsdp(value: Any, layer: Layer) -> dict[str, Any]:
@@ -42,9 +42,12 @@ ACCELERATE: dict[str, Answer] = {
     "num_processes": Refused(_LAUNCH, _LAUNCH_ZH, harmless=(None, 1)),
     "num_machines": Refused(_LAUNCH, _LAUNCH_ZH, harmless=(None, 1)),
     "multi_gpu": Refused(_LAUNCH, _LAUNCH_ZH),
-    "use_deepspeed": Refused(DEEPSPEED, DEEPSPEED_ZH),
+    "use_deepspeed": Refused(
+        "give DeepSpeed's JSON: --deepspeed ds.json (ZeRO 1 and 2)",
+        "请给出 DeepSpeed 的 JSON：--deepspeed ds.json（ZeRO 1 和 2）",
+    ),
     "use_fsdp": Translated("parallel", read_fsdp, "true is fsdp", "true 即 fsdp"),
-    "deepspeed_config_file": Refused(DEEPSPEED, DEEPSPEED_ZH),
+    "deepspeed_config_file": renamed("deepspeed", DEEPSPEED, DEEPSPEED_ZH),
     "machine_rank": Refused(_LAUNCH, _LAUNCH_ZH, harmless=(None, 0)),
     "main_process_ip": Refused(_LAUNCH, _LAUNCH_ZH, harmless=(None,)),
     "main_process_port": Refused(_LAUNCH, _LAUNCH_ZH, harmless=(None,)),

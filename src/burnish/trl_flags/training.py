@@ -100,7 +100,7 @@ TRAINING: dict[str, Answer] = {
     "fsdp_config": Refused(
         "--parallel fsdp gathers layer by layer and has nothing to set", "--parallel fsdp 逐层聚合，没有可设的选项"
     ),
-    "deepspeed": Refused(DEEPSPEED, DEEPSPEED_ZH),
+    "deepspeed": Same(DEEPSPEED, DEEPSPEED_ZH),
     "parallelism_config": Refused(_ONE_DEVICE, _ONE_DEVICE_ZH),
     "accelerator_config": Refused(
         "--device, --precision and the batch sizes say what it would", "请用 --device、--precision 和批大小"
