@@ -6,9 +6,12 @@ import dataclasses
 from typing import Any
 
 import burnish
+from burnish.data.kinds import GroupKind
 
 TRAINING = {"dpo": "DPO", "sft": "SFT", "kto": "KTO", "reward": "Reward"}
 """Commands that train, and what the public names of their settings and trainer begin with."""
+KINDS: dict[str, GroupKind] = {"dpo": "preference", "sft": "sft", "kto": "unpaired", "reward": "ranking"}
+"""What these commands learn from: their trainers' `kind`, known before torch is there."""
 
 
 def config_type_of(name: str) -> type[Any]:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from burnish.cli.arguments import Parsed, parse_arguments
 from burnish.cli.help import print_help
-from burnish.cli.methods import config_type_of, trainer_type_of
+from burnish.cli.methods import KINDS, config_type_of, trainer_type_of
 from burnish.cli.samples import format_samples
 from burnish.console import is_main_process, notice, printable
 from burnish.device.processes import follow_launcher
 from burnish.errors import EXIT_DONE, ConfigError
+from burnish.methods.ahead import prepare_ahead
 
 if TYPE_CHECKING:
     from burnish.methods.trainer import Trainer
@@ -51,7 +52,13 @@ def _demo_arguments() -> list[str]:
 def _train(name: str, config: Any, *, is_demo: bool) -> int:
     if not config.dry_run and (config.devices is not None or config.device_memory is not None):
         raise ConfigError("--devices and --device_memory are what a --dry_run plans for: add it, or leave them out.")
-    trainer: Trainer = trainer_type_of(name)(args=config)
+    with prepare_ahead(config, (), KINDS[name], tells=False) as ahead:
+        trainer: Trainer = trainer_type_of(name)(args=config)
+        trainer.inputs.ahead = ahead
+        return _train_with(trainer, config, is_demo=is_demo)
+
+
+def _train_with(trainer: Trainer, config: Any, *, is_demo: bool) -> int:
     try:
         if config.dry_run:
             lines = trainer.plan().lines()

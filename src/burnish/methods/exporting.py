@@ -15,7 +15,7 @@ from burnish.engine.snapshot import trainable_tensors
 from burnish.engine.tensor_files import copy_tensors
 from burnish.errors import ConfigError, IntegrityError
 from burnish.methods.describe import changed_settings, last_metrics
-from burnish.methods.session import Inputs, load_models
+from burnish.methods.session import Inputs, complete_models, load_start
 from burnish.methods.trainer import Trainer
 from burnish.models.adapters import has_adapter
 from burnish.models.card import model_card
@@ -56,7 +56,8 @@ def export_checkpoint(run: Path, step: int | None, out: Path, trainer_type_of: C
     trainer = trainer_type_of(name)(args=config)
     tokenizer: Any = load_tokenizer(config, config)
     load = partial(trainer.method.load_policy, config, pad_id=tokenizer.pad_token_id)
-    model, _, fingerprints = load_models(config, Inputs(), load, needs_reference=False)
+    start, fingerprints = load_start(config, Inputs(), load)
+    model, *_ = complete_models(config, Inputs(), start, needs_reference=False)
     if config.eos_token is not None:
         stop_at_end_of_text(model, tokenizer)
     _put_weights(state, model, fingerprints["base_model"])

@@ -16,7 +16,7 @@ HARMLESS = frozenset(
         "save_total_limit", "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "data_cache_dir",
         "reference_cache_dir", "dataset_num_proc", "per_device_eval_batch_size", "eval_dataset_name", "eval_data",
         "max_eval_samples", "dataset_test_split", "hub", "on_bad_row", "strict_data", "token_metrics", "device",
-        "num_threads", "profile", "npu_jit_compile", "parallel", "deepspeed",
+        "num_threads", "lazy_tokenise", "profile", "npu_jit_compile", "parallel", "deepspeed",
         "allow_partial_resume", "async_save", "save_failure", "max_time", "max_skipped_steps", "hang_timeout",
         "health_chosen_fall", "health_saturation", "health_length_correlation",
     }

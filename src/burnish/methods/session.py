@@ -14,11 +14,8 @@ from torch import nn
 
 from burnish.batching.sampler import StepSampler
 from burnish.console import notice
-from burnish.data.audit import note_shared_prompts
-from burnish.data.followers import prepare_once
-from burnish.data.prepare import GroupKind, Prepared, data_cache_dir, prepare_groups
-from burnish.data.rows import RowSource
-from burnish.data.sources import eval_sets_of, find_eval_sets, load_rows, rows_of
+from burnish.data.followers import Sets, prepare_once
+from burnish.data.prepare import GroupKind, Prepared
 from burnish.device.fused.fuse import fuse_operators
 from burnish.device.launch import build_accelerator
 from burnish.device.memory import keep_freed_memory
@@ -31,8 +28,10 @@ from burnish.device.sharding import shard_module
 from burnish.engine.cut import Cut
 from burnish.engine.method import Method
 from burnish.engine.trackers import check_trackers, tracker_options
-from burnish.errors import ConfigError, DataError
+from burnish.errors import ConfigError
+from burnish.methods.ahead import Ahead, prepare_ahead
 from burnish.methods.budget import build_cut
+from burnish.methods.data import prepare_data
 from burnish.methods.default_budget import RunShapes, default_max_tokens
 from burnish.methods.learnable import check_learnable
 from burnish.methods.reference import build_reference, has_given_reference
@@ -61,6 +60,13 @@ class Inputs:
     train_dataset: Any = None
     eval_dataset: Any = None
     peft_config: Any = None
+    ahead: Ahead | None = None
+    """The process that tokenises already; None lets the session start it, where the settings ask for it."""
+
+    def given(self) -> list[str]:
+        """What of the data is here instead of in the settings."""
+        names = ("tokenizer", "train_dataset", "eval_dataset")
+        return [name for name in names if getattr(self, name) is not None]
 
 
 @dataclass(slots=True)
@@ -103,45 +109,11 @@ def find_tokenizer(config: Any, inputs: Inputs) -> Any:
     return load_tokenizer(config, config) if inputs.tokenizer is None else settle_tokenizer(inputs.tokenizer, config)
 
 
-def prepare_data(
-    config: Any, inputs: Inputs, tokenizer: Any, kind: GroupKind, rejected_path: Path | None
-) -> tuple[Prepared, dict[str, Prepared]]:
-    """Prepare training groups, and the sets of evaluation groups that are not empty.
-
-    Raises:
-        DataError: nothing is left to train on.
-        ConfigError: no data set is named.
-    """
-    if inputs.train_dataset is None and config.dataset_name is None:
-        raise ConfigError("--dataset_name is missing: give a hub id, a file, or a folder of rows.")
-    given_rows, given_eval = inputs.train_dataset, inputs.eval_dataset
-    rows = load_rows(config) if given_rows is None else rows_of(given_rows, limit=config.max_train_samples)
-    is_named = config.eval_data is not None or config.eval_dataset_name is not None
-    eval_rows: dict[str, RowSource] = {}
-    if given_eval is not None:
-        eval_rows = eval_sets_of(given_eval, limit=config.max_eval_samples)
-    elif config.eval_strategy != "no" and (given_rows is None or is_named):
-        eval_rows = find_eval_sets(config)
-    options: dict[str, Any] = {"kind": kind, "cache_dir": data_cache_dir(config), "rejected_path": rejected_path}
-    train = prepare_groups(rows, tokenizer, config, **options)
-    notice(f"data: {train.report.one_line()}")
-    if len(train.groups) == 0:
-        raise DataError(f"{rows.name}: no row is left to train on ({train.report.one_line()}).")
-    held_out: dict[str, Prepared] = {}
-    for name, rows in eval_rows.items():
-        held_out[name] = prepare_groups(rows, tokenizer, config, **options)
-        note_shared_prompts(held_out[name].report, held_out[name].groups, train.groups)
-        notice(f"evaluation data{name and f' {name}'}: {held_out[name].report.one_line()}")
-    return train, {name: prepared for name, prepared in held_out.items() if len(prepared.groups)}
-
-
-def load_models(
-    config: Any, inputs: Inputs, load: Callable[[], nn.Module], *, needs_reference: bool
-) -> tuple[nn.Module, nn.Module | None, dict[str, str]]:
-    """Load policy and reference on the CPU, float32, with adapters and without dropout.
+def load_start(config: Any, inputs: Inputs, load: Callable[[], nn.Module]) -> tuple[nn.Module, dict[str, str]]:
+    """Load the policy's start on the CPU, float32, whatever the rows are.
 
     Returns:
-        The policy, a reference model where one is named, and fingerprints of the weights that they start from.
+        The policy, and the fingerprint of its weights.
     """
     seed_everything(config.seed)
     policy: Any = load() if inputs.model is None else inputs.model.float()
@@ -149,7 +121,18 @@ def load_models(
         keep_start(policy)
     if inputs.model is not None:
         check_finite(policy, "model")
-    fingerprints = {"base_model": weights_fingerprint(policy)}
+    return policy, {"base_model": weights_fingerprint(policy)}
+
+
+def complete_models(
+    config: Any, inputs: Inputs, policy: Any, *, needs_reference: bool
+) -> tuple[nn.Module, nn.Module | None, dict[str, str]]:
+    """Put the adapter on a policy's start, load its reference, and take dropout away; it goes on with the random state.
+
+    Returns:
+        The policy, a reference model where one is named, and the fingerprint of the reference's weights.
+    """
+    fingerprints: dict[str, str] = {}
     other = _load_other_reference(config, inputs) if needs_reference else None
     if other is not None:
         fingerprints["reference"] = weights_fingerprint(other)
@@ -188,25 +171,29 @@ def _load_other_reference(config: Any, inputs: Inputs) -> nn.Module | None:
 
 
 def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, run_path: Path | None) -> Session:
-    """Build all parts, data before the device is touched."""
+    """Build all parts, data before the device is touched; with --lazy_tokenise, the policy's start before the data."""
     check_trackers(config.report_to)
-    tokenizer: Any = find_tokenizer(config, inputs)
-    ranks = join_ranks()
-    zero_options(config, ranks, global_batch_size(config, ranks.size))
-    rejected = None if run_path is None or not ranks.is_main else run_path / "rejected_rows.jsonl"
-    train, held_out = prepare_once(ranks, lambda: prepare_data(config, inputs, tokenizer, kind, rejected))
+    with inputs.ahead or prepare_ahead(config, inputs.given(), kind) as ahead:
+        tokenizer: Any = find_tokenizer(config, inputs)
+        ranks = join_ranks()
+        zero_options(config, ranks, global_batch_size(config, ranks.size))
+        rejected = None if run_path is None or not ranks.is_main else run_path / "rejected_rows.jsonl"
+        prepare = partial(_prepare, config, inputs, method, tokenizer, kind, rejected, ranks)
+        data = None if ahead else prepare()
+        device, precision = _choose_device(config)
+        zero = zero_options(config, ranks, global_batch_size(config, ranks.size), precision)
+        ranks.connect(device)
+        accelerator = build_accelerator(device, precision, **tracker_options(config.report_to, run_path or Path()))
+        load = partial(method.load_policy, config, pad_id=tokenizer.pad_token_id)
+        start, fingerprints = load_start(config, inputs, load)
+        if ahead:
+            ahead.wait()
+        train, held_out = data or prepare()
     stores = [prepared.groups for prepared in (train, *held_out.values())]
-    method.see_data(train.groups)
-    for groups in stores:
-        method.check_rows(groups)
-    device, precision = _choose_device(config)
-    zero = zero_options(config, ranks, global_batch_size(config, ranks.size), precision)
-    ranks.connect(device)
-    accelerator = build_accelerator(device, precision, **tracker_options(config.report_to, run_path or Path()))
     is_given = has_given_reference(config, method, stores)
     loads_reference = method.needs_reference and not is_given
-    load = partial(method.load_policy, config, pad_id=tokenizer.pad_token_id)
-    policy, other, fingerprints = load_models(config, inputs, load, needs_reference=loads_reference)
+    policy, other, more = complete_models(config, inputs, start, needs_reference=loads_reference)
+    fingerprints |= more
     if config.eos_token is not None:
         stop_at_end_of_text(policy, tokenizer)
     for groups in stores:
@@ -261,6 +248,24 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         router_coefficient=router_coefficient,
         zero=zero,
     )
+
+
+def _prepare(
+    config: Any,
+    inputs: Inputs,
+    method: Method,
+    tokenizer: Any,
+    kind: GroupKind,
+    rejected_path: Path | None,
+    ranks: Ranks,
+) -> Sets:
+    """Prepare the rows, and let the method look at them."""
+    prepare = partial(prepare_data, config, tokenizer, kind, rejected_path)
+    train, held_out = prepare_once(ranks, partial(prepare, inputs.train_dataset, inputs.eval_dataset))
+    method.see_data(train.groups)
+    for prepared in (train, *held_out.values()):
+        method.check_rows(prepared.groups)
+    return train, held_out
 
 
 def offloads(config: Any, device: Device) -> bool:

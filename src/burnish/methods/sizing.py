@@ -18,8 +18,9 @@ from burnish.data.prepare import GroupKind, Prepared
 from burnish.engine.method import Method
 from burnish.engine.plan import describe_memory, format_bytes
 from burnish.engine.sizes import parse_size
+from burnish.methods.data import prepare_data
 from burnish.methods.reference import has_given_reference
-from burnish.methods.session import Inputs, enable_checkpointing, find_tokenizer, prepare_data
+from burnish.methods.session import Inputs, enable_checkpointing, find_tokenizer
 from burnish.models.estimate import count_parameters
 from burnish.models.fit import USABLE, Fitting, PaperRun, Setup, fewest_devices, find_setups, most_tokens
 from burnish.models.paper import find_config_folder, sketch_model, sketch_policy
@@ -122,7 +123,8 @@ def _look_at_rows(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         longest = config.max_length or 1024
         return longest, f"no data given: the longest is taken to have {longest:,} tokens (--max_length)", False
     local = replace(config, model_name_or_path=str(folder))
-    train, held_out = prepare_data(config, inputs, find_tokenizer(local, inputs), kind, None)
+    tokenizer = find_tokenizer(local, inputs)
+    train, held_out = prepare_data(config, tokenizer, kind, None, inputs.train_dataset, inputs.eval_dataset)
     method.check_rows(train.groups)
     longest = _longest(train, shares=not _is_unshareable(folder, config, method))
     stores = [prepared.groups for prepared in (train, *held_out.values())]
