@@ -13,7 +13,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from builders import build_groups, build_model, gradients
 from burnish.batching.layout import lay_out
 from burnish.device.offloading import HostMemory
-from burnish.methods.session import enable_checkpointing
+from burnish.methods.opening import enable_checkpointing
 from burnish.scoring.scorer import Scorer
 from jobs import job, write_pairs
 from runs import run_burnish

@@ -13,7 +13,7 @@ from burnish import SFTConfig
 from burnish.data.prepare import prepare_groups
 from burnish.data.sources import rows_of
 from burnish.demo import demo_paths
-from burnish.methods.session import Inputs, find_tokenizer
+from burnish.methods.opening import Inputs, find_tokenizer
 from jobs import stage_job
 from runs import run_burnish
 

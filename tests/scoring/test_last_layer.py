@@ -9,7 +9,7 @@ import torch
 
 from builders import CONFIGS, build_groups, build_model, gradients, relative_difference
 from burnish.batching.layout import MicroBatch, lay_out
-from burnish.methods.session import enable_checkpointing
+from burnish.methods.opening import enable_checkpointing
 from burnish.models.adapters import add_adapter
 from burnish.models.settings import AdapterSettings
 from burnish.scoring.scorer import Scorer

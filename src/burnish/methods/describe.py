@@ -13,8 +13,9 @@ from burnish.engine.loop import total_steps
 from burnish.engine.method import Method
 from burnish.engine.plan import RunPlan, format_bytes
 from burnish.methods.budget import choose_budget
+from burnish.methods.opening import offloads
 from burnish.methods.reference import reference_dtype
-from burnish.methods.session import Session, offloads
+from burnish.methods.session import Session
 from burnish.models.estimate import count_parameters
 from burnish.models.given_reference import GivenReference
 from burnish.models.moving_reference import MovingReference

@@ -15,7 +15,7 @@ from burnish.engine.snapshot import trainable_tensors
 from burnish.engine.tensor_files import copy_tensors
 from burnish.errors import ConfigError, IntegrityError
 from burnish.methods.describe import changed_settings, last_metrics
-from burnish.methods.session import Inputs, complete_models, load_start
+from burnish.methods.opening import Inputs, complete_models, load_start
 from burnish.methods.trainer import Trainer
 from burnish.models.adapters import has_adapter
 from burnish.models.card import model_card

@@ -1,9 +1,9 @@
-"""From settings to everything a loop needs: tokenizer, groups, policy, reference, and how rows are cut."""
+"""From settings to everything a loop needs: policy, scorer, reference, and how rows are cut."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,59 +14,40 @@ from torch import nn
 
 from burnish.batching.sampler import StepSampler
 from burnish.console import notice
-from burnish.data.followers import Sets, prepare_once
 from burnish.data.prepare import GroupKind, Prepared
 from burnish.device.fused.fuse import fuse_operators
-from burnish.device.launch import build_accelerator
 from burnish.device.memory import keep_freed_memory
 from burnish.device.offloading import HostMemory
-from burnish.device.pick import Device, pick_device
-from burnish.device.precision import Precision, choose_precision
-from burnish.device.ranks import Ranks, join_ranks
-from burnish.device.rng import forked_rng, seed_everything, use_deterministic_kernels
+from burnish.device.pick import Device
+from burnish.device.precision import Precision
+from burnish.device.ranks import Ranks
+from burnish.device.rng import forked_rng, seed_everything
 from burnish.device.sharding import shard_module
 from burnish.engine.cut import Cut
 from burnish.engine.method import Method
-from burnish.engine.trackers import check_trackers, tracker_options
 from burnish.errors import ConfigError
-from burnish.methods.ahead import Ahead, prepare_ahead
 from burnish.methods.budget import build_cut
-from burnish.methods.data import prepare_data
 from burnish.methods.default_budget import RunShapes, default_max_tokens
 from burnish.methods.learnable import check_learnable
+from burnish.methods.opening import (
+    Inputs,
+    Opened,
+    complete_models,
+    global_batch_size,
+    num_embeddings,
+    offloads,
+    open_run,
+)
 from burnish.methods.reference import build_reference, has_given_reference
-from burnish.methods.zero import zero_options
-from burnish.models.adapters import add_adapter, gives_rewards, has_adapter, keep_start
 from burnish.models.cached_reference import CachedReference
 from burnish.models.cpu_layers import speed_up_layers
-from burnish.models.fingerprint import weights_fingerprint
 from burnish.models.given_reference import GivenReference
-from burnish.models.load import check_finite, disable_dropout, load_causal_lm
 from burnish.models.reference import FrozenReference
-from burnish.models.tokenizer import check_vocabulary, load_tokenizer, settle_tokenizer, stop_at_end_of_text
+from burnish.models.tokenizer import check_vocabulary, stop_at_end_of_text
 from burnish.scoring.architecture import layers_of
 from burnish.scoring.routing import own_router_coefficient
 from burnish.scoring.scorer import Scorer, unwrap_adapter
 from burnish.scoring.self_check import ScoringChoice, choose_scoring
-
-
-@dataclass(slots=True)
-class Inputs:
-    """What the Python API may hand over instead of names; None where settings say it."""
-
-    model: nn.Module | None = None
-    ref_model: nn.Module | None = None
-    tokenizer: Any = None
-    train_dataset: Any = None
-    eval_dataset: Any = None
-    peft_config: Any = None
-    ahead: Ahead | None = None
-    """The process that tokenises already; None lets the session start it, where the settings ask for it."""
-
-    def given(self) -> list[str]:
-        """What of the data is here instead of in the settings."""
-        names = ("tokenizer", "train_dataset", "eval_dataset")
-        return [name for name in names if getattr(self, name) is not None]
 
 
 @dataclass(slots=True)
@@ -97,109 +78,14 @@ class Session:
     """What DeepSpeed is given where it spreads the optimizer over ranks."""
 
 
-def global_batch_size(config: Any, num_ranks: int = 1) -> int:
-    """Groups of an optimizer step over all ranks."""
-    if config.global_batch_size is not None:
-        return config.global_batch_size
-    return config.per_device_train_batch_size * config.gradient_accumulation_steps * num_ranks
-
-
-def find_tokenizer(config: Any, inputs: Inputs) -> Any:
-    """The tokenizer that was handed over, else the one beside the model, as the settings want it."""
-    return load_tokenizer(config, config) if inputs.tokenizer is None else settle_tokenizer(inputs.tokenizer, config)
-
-
-def load_start(config: Any, inputs: Inputs, load: Callable[[], nn.Module]) -> tuple[nn.Module, dict[str, str]]:
-    """Load the policy's start on the CPU, float32, whatever the rows are.
-
-    Returns:
-        The policy, and the fingerprint of its weights.
-    """
-    seed_everything(config.seed)
-    policy: Any = load() if inputs.model is None else inputs.model.float()
-    if inputs.model is not None and has_adapter(policy) and not gives_rewards(policy):
-        keep_start(policy)
-    if inputs.model is not None:
-        check_finite(policy, "model")
-    return policy, {"base_model": weights_fingerprint(policy)}
-
-
-def complete_models(
-    config: Any, inputs: Inputs, policy: Any, *, needs_reference: bool
-) -> tuple[nn.Module, nn.Module | None, dict[str, str]]:
-    """Put the adapter on a policy's start, load its reference, and take dropout away; it goes on with the random state.
-
-    Returns:
-        The policy, a reference model where one is named, and the fingerprint of the reference's weights.
-    """
-    fingerprints: dict[str, str] = {}
-    other = _load_other_reference(config, inputs) if needs_reference else None
-    if other is not None:
-        fingerprints["reference"] = weights_fingerprint(other)
-    if config.disable_dropout:
-        for model in (policy, other):
-            if model is not None:
-                disable_dropout(model)
-    if config.use_peft or inputs.peft_config is not None:
-        policy = add_adapter(policy, inputs.peft_config or config)
-        if getattr(config, "sync_ref_model", False):
-            keep_start(policy)  # a copy that can follow, instead of the adapter switched off
-    if config.gradient_checkpointing:
-        enable_checkpointing(policy)
-    return policy, other, fingerprints
-
-
-def num_embeddings(policy: Any) -> int:
-    """How many tokens a model embeds."""
-    return policy.get_input_embeddings().weight.shape[0]
-
-
-def enable_checkpointing(policy: Any) -> None:
-    """Recompute activations layer by layer; transformers calls it by two names."""
-    enable = getattr(policy, "activation_checkpointing_enable", None) or policy.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
-
-
-def _load_other_reference(config: Any, inputs: Inputs) -> nn.Module | None:
-    if inputs.ref_model is not None:
-        check_finite(inputs.ref_model, "ref_model")
-        return inputs.ref_model.float()
-    if config.ref_model_name_or_path is None:
-        return None
-    settings = replace(config, model_revision="main")  # the revision is the policy's
-    return load_causal_lm(config.ref_model_name_or_path, settings, hub=config.hub, flag="--ref_model_name_or_path")
-
-
 def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, run_path: Path | None) -> Session:
-    """Build all parts, data before the device is touched; with --lazy_tokenise, the policy's start before the data."""
-    check_trackers(config.report_to)
-    with inputs.ahead or prepare_ahead(config, inputs.given(), kind) as ahead:
-        tokenizer: Any = find_tokenizer(config, inputs)
-        ranks = join_ranks()
-        zero_options(config, ranks, global_batch_size(config, ranks.size))
-        rejected = None if run_path is None or not ranks.is_main else run_path / "rejected_rows.jsonl"
-        prepare = partial(_prepare, config, inputs, method, tokenizer, kind, rejected, ranks)
-        data = None if ahead else prepare()
-        device, precision = _choose_device(config)
-        zero = zero_options(config, ranks, global_batch_size(config, ranks.size), precision)
-        ranks.connect(device)
-        accelerator = build_accelerator(device, precision, **tracker_options(config.report_to, run_path or Path()))
-        load = partial(method.load_policy, config, pad_id=tokenizer.pad_token_id)
-        start, fingerprints = load_start(config, inputs, load)
-        if ahead:
-            ahead.wait()
-        train, held_out = data or prepare()
-    stores = [prepared.groups for prepared in (train, *held_out.values())]
-    is_given = has_given_reference(config, method, stores)
+    """Build all parts of a run from what it opens with."""
+    opened = open_run(config, inputs, method, kind, run_path)
+    device, precision, ranks, train = opened.device, opened.precision, opened.ranks, opened.train
+    pad_id = opened.tokenizer.pad_token_id
+    is_given = has_given_reference(config, method, opened.stores)
     loads_reference = method.needs_reference and not is_given
-    policy, other, more = complete_models(config, inputs, start, needs_reference=loads_reference)
-    fingerprints |= more
-    if config.eos_token is not None:
-        stop_at_end_of_text(policy, tokenizer)
-    for groups in stores:
-        check_vocabulary(groups.highest_id, num_embeddings(policy), tokenizer)
-    check_equal_on_all_ranks(ranks, {"data": train.groups.fingerprint, **fingerprints})
-    check_learnable(config, policy, train.groups)
+    policy, other = _settle_models(config, inputs, opened, needs_reference=loads_reference)
     is_spread = config.parallel == "fsdp" and ranks.size > 1
     if not is_spread:  # what may be larger than a device is checked on the host, and goes there in slices
         policy.to(device.torch_device)
@@ -209,82 +95,55 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     if offloads(config, device):
         scorer.keeping = HostMemory(policy)
     sampler = _build_sampler(config, len(train.groups), ranks)
-    scoring = _choose_scoring(config, scorer, train, sampler, tokenizer.pad_token_id, device)
+    scoring = _choose_scoring(config, scorer, train, sampler, pad_id, device)
     scorer.head_path = scoring.head_path
     router_coefficient = _router_coefficient(config, policy)
     scorer.sums_routing = router_coefficient > 0
     reference = GivenReference() if is_given else None
     if loads_reference:
-        known = None if method.scores_other_groups else itertools.chain(*stores)
-        identity = {"weights": fingerprints.get("reference", fingerprints["base_model"]), "device": device.kind}
-        identity |= _kernels(scoring.packed, fused, has_fast_layers, precision)
-        identity |= {"last_layer": "counted"} if scorer.trims_last_layer else {}
+        identity = _reference_identity(opened, scorer) | _kernels(scoring.packed, fused, has_fast_layers, precision)
+        known = None if method.scores_other_groups else itertools.chain(*opened.stores)
         reference = build_reference(config, scorer, other, known, identity, ranks)
     if is_spread:
         scoring = replace(scoring, packed=scoring.packed and not device.is_accelerator)
         _spread(scorer, reference, device, ranks, precision.dtype)
-    lengths = train.groups.tree_lengths if scoring.shared else train.groups.num_tokens
-    held = isinstance(getattr(reference, "live", None), FrozenReference)
-    shapes = RunShapes(policy, int(lengths.max()), precision.dtype, has_frozen_reference=held)
-    budget = config.max_tokens_per_micro_batch or default_max_tokens(config, device, shapes, ranks)
+    budget = _choose_budget(config, opened, policy, reference, scoring)
     if ranks.rank:
         seed_everything(config.seed + ranks.rank)  # weights are made; from here on, each rank draws its own dropout
     return Session(
         device=device,
         precision=precision,
-        tokenizer=tokenizer,
+        tokenizer=opened.tokenizer,
         train=train,
-        held_out=held_out,
+        held_out=opened.held_out,
         model=policy,
-        scorer=scorer if is_spread or zero else accelerator.prepare_model(scorer),
+        scorer=scorer if is_spread or opened.zero else opened.accelerator.prepare_model(scorer),
         reference=reference,
-        accelerator=accelerator,
+        accelerator=opened.accelerator,
         sampler=sampler,
         scoring=scoring,
-        cut=build_cut(config, scoring, tokenizer.pad_token_id, budget),
+        cut=build_cut(config, scoring, pad_id, budget),
         ranks=ranks,
-        fingerprints=fingerprints,
+        fingerprints=opened.fingerprints,
         asked_tokens=config.max_tokens_per_micro_batch,
         router_coefficient=router_coefficient,
-        zero=zero,
+        zero=opened.zero,
     )
 
 
-def _prepare(
-    config: Any,
-    inputs: Inputs,
-    method: Method,
-    tokenizer: Any,
-    kind: GroupKind,
-    rejected_path: Path | None,
-    ranks: Ranks,
-) -> Sets:
-    """Prepare the rows, and let the method look at them."""
-    prepare = partial(prepare_data, config, tokenizer, kind, rejected_path)
-    train, held_out = prepare_once(ranks, partial(prepare, inputs.train_dataset, inputs.eval_dataset))
-    method.see_data(train.groups)
-    for prepared in (train, *held_out.values()):
-        method.check_rows(prepared.groups)
-    return train, held_out
-
-
-def offloads(config: Any, device: Device) -> bool:
-    """Whether the host holds what the backward pass needs: the CPU's memory is the host's already."""
-    return config.activation_offloading and device.is_accelerator
-
-
-def _choose_device(config: Any) -> tuple[Device, Precision]:
-    """Take and set up the device, and say which it is, in which precision, and why."""
-    device = pick_device(config.device, num_threads=config.num_threads, jit_compile=config.npu_jit_compile)
-    if config.deterministic:
-        use_deterministic_kernels()
-    precision = choose_precision(config.precision, device)
-    notice(f"device: {device.reason}; precision: {precision.name} ({precision.reason})")
-    if device.settings:
-        notice(device.settings)
-    if config.activation_offloading and not device.is_accelerator:
-        notice("--activation_offloading: nothing moves, for the CPU's memory is the host's")
-    return device, precision
+def _settle_models(
+    config: Any, inputs: Inputs, opened: Opened, *, needs_reference: bool
+) -> tuple[nn.Module, nn.Module | None]:
+    """Complete the policy and load its reference, note their fingerprints, and check them against rows and ranks."""
+    policy, other, more = complete_models(config, inputs, opened.start, needs_reference=needs_reference)
+    opened.fingerprints |= more
+    if config.eos_token is not None:
+        stop_at_end_of_text(policy, opened.tokenizer)
+    for groups in opened.stores:
+        check_vocabulary(groups.highest_id, num_embeddings(policy), opened.tokenizer)
+    check_equal_on_all_ranks(opened.ranks, {"data": opened.train.groups.fingerprint, **opened.fingerprints})
+    check_learnable(config, policy, opened.train.groups)
+    return policy, other
 
 
 def _build_sampler(config: Any, num_groups: int, ranks: Ranks) -> StepSampler:
@@ -319,6 +178,25 @@ def _router_coefficient(config: Any, policy: nn.Module) -> float:
             f"--router_aux_loss_coef {given:g} is for mixture-of-experts models, and {model_type} is none: leave it out"
         )
     return (own or 0.0) if given is None else given
+
+
+def _reference_identity(opened: Opened, scorer: Scorer) -> dict[str, str]:
+    """Return whose log-probabilities a cache holds: the weights', and what of the last layer was computed."""
+    fingerprints = opened.fingerprints
+    identity = {
+        "weights": fingerprints.get("reference", fingerprints["base_model"]),
+        "device": opened.device.kind,
+    }
+    return identity | ({"last_layer": "counted"} if scorer.trims_last_layer else {})
+
+
+def _choose_budget(config: Any, opened: Opened, policy: nn.Module, reference: Any, scoring: ScoringChoice) -> int:
+    """Tokens of a micro-batch: the setting, else what the longest group and the device's memory suggest."""
+    groups = opened.train.groups
+    lengths = groups.tree_lengths if scoring.shared else groups.num_tokens
+    held = isinstance(getattr(reference, "live", None), FrozenReference)
+    shapes = RunShapes(policy, int(lengths.max()), opened.precision.dtype, has_frozen_reference=held)
+    return config.max_tokens_per_micro_batch or default_max_tokens(config, opened.device, shapes, opened.ranks)
 
 
 def _kernels(is_packed: bool, fused: Sequence[str], has_fast_layers: bool, precision: Precision) -> dict[str, str]:

@@ -19,8 +19,8 @@ from burnish.engine.method import Method
 from burnish.engine.plan import describe_memory, format_bytes
 from burnish.engine.sizes import parse_size
 from burnish.methods.data import prepare_data
+from burnish.methods.opening import Inputs, enable_checkpointing, find_tokenizer
 from burnish.methods.reference import has_given_reference
-from burnish.methods.session import Inputs, enable_checkpointing, find_tokenizer
 from burnish.models.estimate import count_parameters
 from burnish.models.fit import USABLE, Fitting, PaperRun, Setup, fewest_devices, find_setups, most_tokens
 from burnish.models.paper import find_config_folder, sketch_model, sketch_policy

@@ -28,7 +28,8 @@ from burnish.errors import EXIT_HANG, BurnishError, ConfigError, IntegrityError,
 from burnish.methods.checkpointing import RunCheckpoints
 from burnish.methods.describe import changed_settings, default_output_dir, describe_run, last_metrics
 from burnish.methods.loop_building import build_loop, resolve_settings
-from burnish.methods.session import Inputs, Session, build_session
+from burnish.methods.opening import Inputs
+from burnish.methods.session import Session, build_session
 from burnish.methods.sizing import SizePlan, plan_devices
 from burnish.methods.trainer_arguments import REFUSED, check_arguments
 from burnish.models.adapters import has_adapter
