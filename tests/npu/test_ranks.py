@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from burnish.device.fused.table import OPERATORS
+from deepspeed_package import CannotInstall, deepspeed_environment
 from jobs import job, movement_ratio, write_pairs
 from launching import free_port
 from npu.simulator.machine import SimulatedMachine, read_launches
@@ -51,6 +54,28 @@ def runs(machine: SimulatedMachine, tmp_path_factory: pytest.TempPathFactory) ->
     return folder
 
 
+@pytest.fixture(scope="module")
+def zero_runs(machine: SimulatedMachine, runs: Path) -> Path:
+    """The job once more on two NPUs, by DeepSpeed's ZeRO 1 and 2, about 30 s."""
+    try:
+        added = deepspeed_environment()
+    except CannotInstall as reason:
+        pytest.skip(str(reason))
+    paths = [Path(path) for path in added.get("PYTHONPATH", "").split(os.pathsep)[:1] if path]
+    jobs: dict[str, list[str]] = {}
+    for stage in (1, 2):
+        options = runs / f"zero-{stage}.json"
+        options.write_text(json.dumps({"zero_optimization": {"stage": stage}, "train_batch_size": "auto"}))
+        flags = ("--global_batch_size", 7, "--max_steps", STEPS, "--device", "npu", "--precision", "fp32")
+        words = job(runs / "pairs.jsonl", runs / f"zero-{stage}", *flags, "--deepspeed", options)
+        jobs[f"zero-{stage}"] = [str(word) for word in words]
+    file = runs / "jobs-zero.json"
+    file.write_text(json.dumps(jobs))
+    with_deepspeed = replace(machine, paths=(*machine.paths, *paths))
+    with_deepspeed.torchrun(RANKS, Path(__file__).with_name("several_jobs.py"), file)
+    return runs
+
+
 def _losses(run: Path) -> list[float]:
     return [record["loss"] for record in read_metrics(run) if record["kind"] == "train"]
 
@@ -68,6 +93,16 @@ def test_two_npus_train_as_one(name: str, runs: Path) -> None:
     assert len(_losses(runs / "one")) == STEPS
     assert _losses(runs / name) == pytest.approx(_losses(runs / "one"), abs=1e-5)
     assert movement_ratio(runs / "one", runs / name) < 1e-4
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_two_npus_with_zero_train_as_one(stage: int, zero_runs: Path) -> None:
+    """By the NPU's own AdamW over slices; gradients are summed over hccl."""
+    run = zero_runs / f"zero-{stage}"
+    assert _losses(run) == pytest.approx(_losses(zero_runs / "one"), abs=1e-5)
+    assert movement_ratio(zero_runs / "one", run) < 1e-4
+    launched = read_launches(zero_runs / "launched" / f"zero-{stage}")
+    assert launched["aten::_fused_adamw_"] == RANKS * GROUPS * STEPS
 
 
 def test_two_machines_of_one_npu_each_train_as_one(machine: SimulatedMachine, runs: Path) -> None:

@@ -219,6 +219,8 @@ def build_zero(
     # On the CPU it would compile a library of its own for sums, at every first start, and wait for ever for the lock of
     # one that was killed meanwhile. The process group is there already.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if accelerator.device.type == "npu":  # or its norms would be computed in float64, which an NPU has no kernels for
+        deepspeed.accelerator.get_accelerator().is_fp64_supported = lambda: False
     warnings.filterwarnings("ignore", message="`torch.distributed.all_gather_into_tensor`", category=FutureWarning)
     parameters = [list(group["params"]) for group in adamw.param_groups]
     trained = sum(parameter.numel() for group in parameters for parameter in group)
