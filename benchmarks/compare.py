@@ -27,7 +27,7 @@ from bench_rows import cut_rows, find_rows, many_rows
 from matrix_products import ModelShape
 from pages import write_between
 from parts import FULL, PARTS, QUICK, SIDES, Part, Sizes, make_job
-from report import Turns, as_json, compare_part, figures_of, render
+from report import Turns, as_json, compare_part, figures_of, rates_in_words, render
 from turns import TurnError, sides, take_turn
 
 ROOT = Path(__file__).parents[1]
@@ -152,18 +152,13 @@ class Bench:
 
     def _about(self, turns: dict[str, Turns]) -> list[str]:
         sizes = self.sizes
-        rates = [
-            f"{part.split('-')[0] if '-' in part else part} {turn['operations_per_second'] / 1e9:,.0f}"
-            for part, named in turns.items()
-            for turn in named.get("rate", [])[:1]
-        ]
         step = (
             f"A step has {sizes.pairs} pairs ({sizes.vocabulary_pairs} with the large vocabulary), TRL's micro-batch "
         )
         return [
             f"Machine: {platform.machine()}, {os.cpu_count()} CPUs, {sizes.threads} threads; model {self.model.name}.",
             f"{step}{sizes.micro_batch}; medians of {sizes.rounds} alternating turns.",
-            f"Matrix products at the model's shapes, 10⁹ operations/s: {', '.join(rates) or 'not measured'}.",
+            f"Matrix products at the model's shapes, 10⁹ operations/s: {rates_in_words(turns)}.",
         ]
 
 

@@ -153,6 +153,16 @@ def compare_part(part: Part, turns: Turns) -> list[Comparison]:
     return compared
 
 
+def rates_in_words(turns: dict[str, Turns]) -> str:
+    """Return the median rate of matrix products in each part that measured it, in 10⁹ operations/s."""
+    medians = {
+        part: statistics.median(turn["operations_per_second"] for turn in named["rate"])
+        for part, named in turns.items()
+        if named.get("rate")
+    }
+    return ", ".join(f"{part} {rate / 1e9:,.0f}" for part, rate in medians.items()) or "not measured"
+
+
 def render(figures: Sequence[Figure], comparisons: Sequence[Comparison], about: Sequence[str]) -> str:
     """Return the report in Markdown."""
     wrong = {comparison.part.split(",")[0] for comparison in comparisons if not comparison.same}

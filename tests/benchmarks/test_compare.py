@@ -21,6 +21,7 @@ from compare import MARKERS
 from matrix_products import ModelShape, PairLengths, measure_rate, useful_operations
 from pages import write_between
 from parts import FULL, PARTS, SIDES, make_job
+from report import rates_in_words
 from turns import Side, TurnError, take_turn
 
 SHAPE = ModelShape(
@@ -203,6 +204,12 @@ def test_figures_are_medians_a_pair_and_ratios_of_medians(bench: Any) -> None:
     assert (figures["peak memory, fp32"]["better"], figures["peak memory, fp32"]["reached"]) == (0.4, True)
     assert "| first epoch, fp32 | gsm8k | 20 s a pair | 2 s a pair | 10.00 × | ≥ 2.5 ✓ |" in text
     assert "The same work: all 42 values" in text
+
+
+def test_the_rate_of_matrix_products_is_the_median_of_all_rounds() -> None:
+    measured: list[dict[str, Any]] = [{"operations_per_second": rate * 1e9} for rate in (206, 353, 352)]
+    assert rates_in_words({"bf16-long": {"rate": measured}, "prepare-long": {}}) == "bf16-long 352"
+    assert rates_in_words({"prepare-long": {}}) == "not measured"
 
 
 def test_preparation_counts_pairs_a_second(bench: Any) -> None:
