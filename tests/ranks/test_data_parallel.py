@@ -43,9 +43,13 @@ def assert_same_records(run: Path, other: Path) -> None:
     for expected, record in zip(records, others, strict=True):
         assert list(record) == list(expected)
         for key in record:
-            if isinstance(record[key], float) and not key.endswith(TIMES):
+            if key.endswith(TIMES):
+                continue
+            if isinstance(record[key], float):
                 tolerance = SAME_LOSS if "loss" in key else 1e-4
                 assert record[key] == pytest.approx(expected[key], abs=tolerance, rel=1e-5), key
+            else:
+                assert record[key] == expected[key], key
 
 
 @pytest.fixture(scope="module")

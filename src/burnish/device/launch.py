@@ -8,6 +8,15 @@ from typing import Any
 
 from burnish.device.pick import Device
 from burnish.device.precision import Precision
+from burnish.errors import ConfigError
+
+_OURS = {
+    "ACCELERATE_USE_FSDP": "--parallel fsdp",
+    "ACCELERATE_USE_DEEPSPEED": "--deepspeed ds.json",
+    "ACCELERATE_USE_MEGATRON_LM": "--parallel fsdp",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "--parallel fsdp",
+}
+"""What accelerate's own configuration may ask for by a variable, and how burnish is asked for it."""
 
 
 def build_accelerator(device: Device, precision: Precision, **options: Any) -> Any:
@@ -20,7 +29,11 @@ def build_accelerator(device: Device, precision: Precision, **options: Any) -> A
 
     Returns:
         accelerate.Accelerator.
+
+    Raises:
+        ConfigError: accelerate's own configuration asks for what burnish's settings say.
     """
+    _check_configuration()
     os.environ["ACCELERATE_TORCH_DEVICE"] = str(device.torch_device)
     os.environ["DS_ACCELERATOR"] = (
         device.kind
@@ -32,7 +45,7 @@ def build_accelerator(device: Device, precision: Precision, **options: Any) -> A
     AcceleratorState._reset_state(reset_partial_state=PartialState._shared_state.get("num_processes", 1) == 1)
     # Buffers are constants, equal on all ranks. Broadcasting them would put a collective into forward passes, where a
     # rank that runs out of memory must be able to leave.
-    # Gradients as views of what is sent to other ranks: their memory is needed once instead of twice.
+    # Gradients as views of what is sent to other ranks: in a step of one micro-batch they are not held twice.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
     handlers = [*options.pop("kwargs_handlers", ()), ddp]
@@ -42,3 +55,18 @@ def build_accelerator(device: Device, precision: Precision, **options: Any) -> A
         kwargs_handlers=handlers,
         **options,
     )
+
+
+def _check_configuration() -> None:
+    """Refuse what `accelerate launch` and its configuration file would set up behind the back of burnish's settings."""
+    for variable, ours in _OURS.items():
+        if os.environ.get(variable, "false").lower() in ("true", "1"):
+            raise ConfigError(
+                f"accelerate's configuration spreads the model by itself ({variable}): take that out of it, and say "
+                f"{ours} behind the method's name."
+            )
+    if os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no":
+        raise ConfigError(
+            "accelerate's configuration compiles the model (ACCELERATE_DYNAMO_BACKEND): give accelerate "
+            "--dynamo_backend no."
+        )

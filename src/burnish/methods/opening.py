@@ -13,6 +13,7 @@ from torch import nn
 from burnish.console import notice
 from burnish.data.followers import Sets, prepare_once
 from burnish.data.prepare import GroupKind, Prepared
+from burnish.device.attention import check_attention
 from burnish.device.launch import build_accelerator
 from burnish.device.pick import Device, pick_device
 from burnish.device.precision import Precision, choose_precision
@@ -86,6 +87,9 @@ def open_run(config: Any, inputs: Inputs, method: Method, kind: GroupKind, run_p
         prepare = partial(_prepare, config, inputs, method, tokenizer, kind, rejected, ranks)
         data = None if ahead else prepare()
         device, precision = _choose_device(config)
+        for name in ("model", "ref_model"):
+            if getattr(inputs, name) is not None:
+                check_attention(getattr(inputs, name), device, name)
         zero = zero_options(config, ranks, global_batch_size(config, ranks.size), precision)
         ranks.connect(device)
         accelerator = build_accelerator(device, precision, **tracker_options(config.report_to, run_path or Path()))

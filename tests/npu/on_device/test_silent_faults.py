@@ -1,4 +1,4 @@
-"""Two faults of the common stack that raise nothing, each shown to exist there and not here."""
+"""Two faults of the common stack that raise nothing: neither is here; the optimizer's is shown to exist there."""
 
 from __future__ import annotations
 

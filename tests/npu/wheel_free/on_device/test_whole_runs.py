@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from jobs import job, stage_job, write_completions, write_pairs
+from builders import build_model
+from burnish import DPOConfig, DPOTrainer
+from burnish.errors import ConfigError
+from jobs import POLICY, job, stage_job, write_completions, write_pairs
 from npu.simulator.log import LAUNCHED
 from npu.wheel_free.card import CARD
 from runs import read_metrics, run_burnish
@@ -65,6 +68,16 @@ def test_a_step_that_the_memory_has_no_room_for_is_cut_smaller(
         run_burnish(*words)
     assert "NPU out of memory" in capsys.readouterr().err
     assert _losses(tmp_path / "run") == pytest.approx(_losses(on_the_cpu), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["model", "ref_model"])
+def test_a_model_whose_attention_drops_windows_is_refused(name: str, data: Path, tmp_path: Path) -> None:
+    model = build_model("mistral-window")
+    model.config._attn_implementation = "flash_attention_2"
+    args = DPOConfig(model_name_or_path=str(POLICY), dataset_name=str(data), output_dir=str(tmp_path / "run"))
+    said = f"^{name}: flash_attention_2 drops sliding windows on an NPU"
+    with pytest.raises(ConfigError, match=said):
+        _ = DPOTrainer(args=args, **{name: model}).session
 
 
 @pytest.mark.parametrize("command", ["sft", "kto", "reward"])
