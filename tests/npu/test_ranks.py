@@ -117,6 +117,18 @@ def test_two_machines_of_one_npu_each_train_as_one(machine: SimulatedMachine, ru
     assert movement_ratio(runs / "one", runs / "machines") < 1e-4
 
 
+def test_accelerates_launcher_starts_the_same_ranks(machine: SimulatedMachine, runs: Path) -> None:
+    """About 20 s."""
+    launcher = ("-m", "accelerate.commands.launch", "--num_processes", RANKS, "--num_machines", 1)
+    place = ("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", free_port(), "--multi_gpu")
+    flags = ("--global_batch_size", 7, "--max_steps", STEPS, "--device", "npu", "--precision", "fp32")
+    words = job(runs / "pairs.jsonl", runs / "accelerate", *flags)
+    two = machine.with_variables(SIMULATED_NPU_COUNT=str(RANKS))
+    two.python(*launcher, *place, "-m", "burnish", *words)
+    assert _losses(runs / "accelerate") == pytest.approx(_losses(runs / "ddp"), abs=1e-7)
+    assert movement_ratio(runs / "one", runs / "accelerate") < 1e-4
+
+
 def test_each_rank_updates_by_one_kernel_a_group(runs: Path) -> None:
     assert read_launches(runs / "launched" / "ddp")["aten::_fused_adamw_"] == RANKS * GROUPS * STEPS
 
