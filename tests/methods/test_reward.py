@@ -174,6 +174,36 @@ def test_rewards_become_margins_of_dpo(trained: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "margin"),
+    [
+        ({"chosen": " good", "rejected": " bad"}, 3.0),
+        ({"completions": [" bad", " good"], "ranking": [1, 0]}, 3.0),
+        ({"completions": [" bad", " good"], "scores": [0.0, 2.0]}, 3.0),
+        ({"completions": [" bad", " good"], "ranking": [0, 1]}, -3.0),
+        ({"completions": [" bad", " good"], "ranking": [0, 0]}, None),
+        ({"completions": [" bad", " good", " good"], "ranking": [2, 0, 1]}, None),
+    ],
+)
+def test_a_margin_is_that_of_the_better_completion_wherever_it_stands(
+    said: dict[str, Any], margin: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `burnish dpo` orders them: rewards are in the row's order, and margins chosen minus rejected."""
+    worth = {" good": 2.0, " bad": -1.0}
+    given = said.get("completions") or [said["chosen"], said["rejected"]]
+
+    def score_groups(rows: Any, *_: Any, **__: Any) -> dict[int, list[float]]:
+        return {place.row: [worth[text] for text in given] for _, place in rows}
+
+    monkeypatch.setattr("burnish.methods.scoring_rows.score_groups", score_groups)
+    data = tmp_path / "rows.jsonl"
+    data.write_text(json.dumps({"prompt": "Which?", **said}) + "\n")
+    run_burnish("score", POLICY, data, tmp_path / "scored.jsonl")
+    row = _rows(tmp_path / "scored.jsonl")[0]
+    assert row["rewards"] == [worth[text] for text in given]
+    assert row.get("margin") == margin
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"center_rewards_coefficient": -0.1}, "must be ≥ 0"),

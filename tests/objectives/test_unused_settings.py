@@ -45,9 +45,30 @@ def test_an_objective_takes_a_setting_or_an_error_names_those_that_do(name: str,
     assert all(user in told for user in users), told
 
 
-@pytest.mark.parametrize("setting", ["reference_free", "sync_ref_model", "beta_dpo_alpha"])
+OF_A_REFERENCE = {
+    "reference_free": "true", "sync_ref_model": "true", "beta_dpo_alpha": "0.6", "ref_model_name_or_path": "other",
+    "ref_dtype": "bfloat16", "precompute_ref_log_probs": "true",
+}  # fmt: skip
+"""Settings that say something of a reference, with a value."""
+
+
+@pytest.mark.parametrize("setting", OF_A_REFERENCE)
 @pytest.mark.parametrize("name", ["simpo", "cpo", "orpo", "alphapo"])
-def test_what_moves_or_leaves_out_a_reference_is_refused_where_there_is_none(name: str, setting: str) -> None:
-    words = ["--loss_type", name, "--beta", "2", f"--{setting}", "0.6" if setting == "beta_dpo_alpha" else "true"]
+def test_what_is_said_of_a_reference_is_refused_where_there_is_none(name: str, setting: str) -> None:
+    words = ["--loss_type", name, "--beta", "2", f"--{setting}", OF_A_REFERENCE[setting]]
     with pytest.raises(ConfigError, match=f"--{setting}: {name} compares with no reference; leave it out"):
         parse_arguments(words, DPOConfig)
+
+
+@pytest.mark.parametrize("setting", ["ref_model_name_or_path", "ref_dtype", "precompute_ref_log_probs"])
+def test_a_reference_is_not_named_and_left_out_at_once(setting: str) -> None:
+    words = ["--reference_free", f"--{setting}", OF_A_REFERENCE[setting]]
+    with pytest.raises(ConfigError, match=f"--{setting}: --reference_free loads no reference"):
+        parse_arguments(words, DPOConfig)
+
+
+def test_a_likelihood_alone_has_a_reference_for_its_metrics_and_no_beta() -> None:
+    words = ["--loss_type", "sft", "--ref_model_name_or_path", "other"]
+    assert parse_arguments(words, DPOConfig).config.ref_model_name_or_path == "other"
+    with pytest.raises(ConfigError, match="--beta_final: sft has no beta"):
+        parse_arguments(["--loss_type", "sft", "--beta_final", "0.2"], DPOConfig)

@@ -86,6 +86,15 @@ def score_rows(settings: ScoreConfig, out: Path) -> int:
 
 
 def _with_rewards(row: dict[str, Any], rewards: list[float]) -> dict[str, Any]:
-    """A row with what was scored; the margin is what `burnish dpo --loss_type odpo` reads."""
-    margin = {"margin": rewards[0] - rewards[1]} if len(rewards) == 2 else {}
+    """A row with what was scored; the margin is what `burnish dpo --loss_type odpo` reads, chosen minus rejected."""
+    better = _better_of_two(row) if len(rewards) == 2 else None
+    margin = {} if better is None else {"margin": rewards[better] - rewards[1 - better]}
     return {**row, "rewards": rewards, **margin}
+
+
+def _better_of_two(row: dict[str, Any]) -> int | None:
+    """Which of a row's two completions is the chosen one; None where they tie."""
+    from burnish.data.formats.recognise import recognise
+
+    ranking = recognise(row).ranking or (0, 1)
+    return None if ranking[0] == ranking[1] else int(ranking[1] < ranking[0])

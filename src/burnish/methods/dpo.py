@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 from burnish.errors import ConfigError
 from burnish.methods.config import MethodConfig
 from burnish.models.settings import MovingReferenceSettings, ReferenceSettings, RouterSettings
-from burnish.objectives.checks import check_settings, check_weights, choose
+from burnish.objectives.checks import check_settings, check_weights, choose, objective_name
 from burnish.ranges import NOT_NEGATIVE, POSITIVE, Range, check_choices, check_ranges
 
 
@@ -136,13 +136,31 @@ def check_dpo_settings(settings: DPOSettings) -> None:
     check_choices(settings, DPOSettings)
     check_settings(settings.loss_type, changed_settings(settings), shadows=settings.shadow_losses)
     check_weights(settings.loss_type, settings.loss_weights)
-    compares = any(facts.needs_reference and not facts.is_likelihood for facts in choose(settings.loss_type).values())
     _check_companions(settings)
-    for name in ("reference_free", "sync_ref_model", "beta_dpo_alpha"):
-        if getattr(settings, name, None) not in (None, False) and not compares:
-            raise ConfigError(f"--{name}: {' and '.join(settings.loss_type)} compares with no reference; leave it out")
+    _check_reference(settings)
     if settings.reference_free and (getattr(settings, "sync_ref_model", False) or settings.beta_dpo_alpha is not None):
         raise ConfigError("--reference_free loads no reference: leave out --sync_ref_model and --beta_dpo_alpha")
+
+
+def _check_reference(settings: DPOSettings) -> None:
+    """Refuse what is said of a reference that nothing compares with, or that is not loaded."""
+    compared = [facts for facts in choose(settings.loss_type).values() if not facts.is_likelihood]
+    compares = any(facts.needs_reference for facts in compared)
+    names = " and ".join(map(objective_name, settings.loss_type))
+    for name in ("reference_free", "sync_ref_model", "beta_dpo_alpha"):
+        if _is_given(settings, name) and not compares:
+            raise ConfigError(f"--{name}: {names} compares with no reference; leave it out")
+    for name in ("ref_model_name_or_path", "ref_dtype", "precompute_ref_log_probs"):
+        if _is_given(settings, name) and settings.reference_free:
+            raise ConfigError(f"--{name}: --reference_free loads no reference; leave one of the two out")
+        if _is_given(settings, name) and compared and not compares:
+            raise ConfigError(f"--{name}: {names} compares with no reference; leave it out")
+    if settings.beta_final is not None and not compared:
+        raise ConfigError(f"--beta_final: {names} has no beta; leave it out")
+
+
+def _is_given(settings: DPOSettings, name: str) -> bool:
+    return getattr(settings, name, None) not in (None, False)
 
 
 def _check_companions(settings: DPOSettings) -> None:

@@ -72,8 +72,8 @@ class PreferenceMethod(CoupledMethod):
         """Refuse rows with columns that the objective ignores, or without those that it needs."""
         types, settings = self.settings.loss_type, self.settings
         columns = [name for name in ("margin", "label_smoothing") if groups.has(name)]
-        check_columns(types, columns, weighted=groups.is_weighted)
-        need_columns(groups, types)
+        check_columns(types, columns, weighted=groups.is_weighted, shadows=settings.shadow_losses)
+        need_columns(groups, [*types, *settings.shadow_losses])
         for name in self.combination.list_terms:
             refuse_ties(groups, name)
         of_pairs = {

@@ -46,6 +46,11 @@ def has_given_reference(config: Any, method: Method, stores: Sequence[GroupStore
             "some rows of training or evaluation have no ref_chosen_logps and ref_rejected_logps, and others have: "
             "give them to all, or to none"
         )
+    if config.ref_model_name_or_path is not None:
+        raise ConfigError(
+            "--ref_model_name_or_path: the rows bring ref_chosen_logps and ref_rejected_logps, which are used instead; "
+            "leave one of the two out"
+        )
     by_token = [name for name in ("ld_alpha", "sync_ref_model") if getattr(config, name, None) not in (None, False)]
     by_token += ["token weights"] * any(groups.has("token_weights") for groups in stores)
     if by_token:

@@ -85,6 +85,9 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     pad_id = opened.tokenizer.pad_token_id
     is_given = has_given_reference(config, method, opened.stores)
     loads_reference = method.needs_reference and not is_given
+    if inputs.ref_model is not None and not loads_reference:
+        why = "the rows bring ref_chosen_logps" if is_given else "the objective compares with no reference"
+        raise ConfigError(f"ref_model: {why}; leave it out")
     policy, other = _settle_models(config, inputs, opened, needs_reference=loads_reference)
     is_spread = config.parallel == "fsdp" and ranks.size > 1
     if not is_spread:  # what may be larger than a device is checked on the host, and goes there in slices

@@ -69,18 +69,25 @@ def check_weights(loss_types: Sequence[LossType], loss_weights: Sequence[float] 
     return weights
 
 
-def check_columns(loss_types: Sequence[LossType], columns: Collection[str], *, weighted: bool = False) -> None:
+def check_columns(
+    loss_types: Sequence[LossType],
+    columns: Collection[str],
+    *,
+    weighted: bool = False,
+    shadows: Sequence[LossType] = (),
+) -> None:
     """Refuse columns of the rows that the chosen objectives would ignore, and miss those that they need.
 
     Args:
         loss_types: the chosen objectives.
         columns: names of optional columns that the rows have, of ROW_COLUMNS; others are skipped.
         weighted: whether any row's weight differs from 1.
+        shadows: objectives that are only logged; they use columns as the chosen ones do.
 
     Raises:
         ConfigError: names the column, why, and what to do.
     """
-    chosen = choose(loss_types)
+    chosen = choose(loss_types) | (choose(shadows) if shadows else {})
     for name, objective in chosen.items():
         if "margin" in objective.requires and "margin" not in columns:
             raise ConfigError(f"loss_type {name} needs a margin in every row: add the column, or take sigmoid")
