@@ -1,4 +1,4 @@
-"""The other stages in the engine: the cut of a step is invisible, and what couples a step costs no prompt twice."""
+"""The other stages in the engine: the cut of a step is invisible, and what couples a step costs what is documented."""
 
 from __future__ import annotations
 

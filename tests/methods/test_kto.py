@@ -19,6 +19,12 @@ from runs import read_metrics, run_burnish
 SAME_UPDATE = 1e-4
 TIMES = ("_runtime", "_per_second", "_seconds")
 BETA = 0.3
+AGAINST_ANOTHER = ["--ref_model_name_or_path", GOLDEN / "reference", "--train_sampling_strategy", "sequential"]
+"""Rows in their order, and a reference that no log-ratio is 0 against."""
+
+
+def _written(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def _kto_job(data: Path, output: Path, *words: Any) -> list[Any]:
@@ -36,8 +42,13 @@ def _logratio(models: list[Any], prompt: list[int], completion: list[int]) -> fl
     return logps[0] - logps[1]
 
 
-def _expected(rows: list[dict[str, Any]], loss_type: str) -> dict[str, float]:
-    """The step's loss and metrics from the paper, with plain loops; row i's prompt meets completion i - 1."""
+def _expected(
+    rows: list[dict[str, Any]], loss_type: str, *, weights: tuple[float, float] = (1.0, 1.0), baseline: float = 0.0
+) -> dict[str, float]:
+    """The step's loss and metrics from the paper, with plain loops; row i's prompt meets completion i - 1.
+
+    `weights` are those of desirable and of undesirable rows, `baseline` is BCO's delta.
+    """
     models = [
         AutoModelForCausalLM.from_pretrained(GOLDEN / name, dtype=torch.float32) for name in ("policy", "reference")
     ]
@@ -48,13 +59,13 @@ def _expected(rows: list[dict[str, Any]], loss_type: str) -> dict[str, float]:
     z = max(0.0, BETA * float(np.mean(others))) if loss_type == "kto" else 0.0
     signs = [1 if row["label"] else -1 for row in rows]
     if loss_type == "bco":
-        losses = [np.log1p(np.exp(-sign * reward)) for sign, reward in zip(signs, rewards, strict=True)]
+        losses = [np.log1p(np.exp(-sign * (reward - baseline))) for sign, reward in zip(signs, rewards, strict=True)]
     else:
         losses = [1 / (1 + np.exp(sign * (reward - z))) for sign, reward in zip(signs, rewards, strict=True)]
     good = [reward for reward, sign in zip(rewards, signs, strict=True) if sign > 0]
     bad = [reward for reward, sign in zip(rewards, signs, strict=True) if sign < 0]
     return {
-        "loss": float(np.mean(losses)),
+        "loss": float(np.mean([weights[sign < 0] * loss for sign, loss in zip(signs, losses, strict=True)])),
         "rewards/chosen": float(np.mean(good)),
         "rewards/rejected": float(np.mean(bad)),
         "rewards/margins": float(np.mean(good) - np.mean(bad)),
@@ -67,11 +78,10 @@ def _expected(rows: list[dict[str, Any]], loss_type: str) -> dict[str, float]:
 @pytest.mark.parametrize("max_tokens", [40, 100_000])
 def test_one_step_is_the_papers_formula(loss_type: str, max_tokens: int, tmp_path: Path) -> None:
     data = write_completions(tmp_path / "rows.jsonl", seed=1, count=8, labelled=True)
-    flags = ["--ref_model_name_or_path", GOLDEN / "reference", "--train_sampling_strategy", "sequential"]
-    flags += ["--max_steps", 1, "--loss_type", loss_type, "--max_tokens_per_micro_batch", max_tokens]
+    flags = [*AGAINST_ANOTHER, "--max_steps", 1, "--loss_type", loss_type, "--max_tokens_per_micro_batch", max_tokens]
     run_burnish(*_kto_job(data, tmp_path / "run", *flags))
     record = read_metrics(tmp_path / "run")[0]
-    expected = _expected([json.loads(line) for line in data.read_text().splitlines()], loss_type)
+    expected = _expected(_written(data), loss_type)
     if loss_type != "kto":
         assert "kl" not in record
         del expected["kl"]
@@ -79,6 +89,46 @@ def test_one_step_is_the_papers_formula(loss_type: str, max_tokens: int, tmp_pat
         assert expected["kl"] > 0
     for name, value in expected.items():
         assert record[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+
+
+@pytest.mark.parametrize("loss_type", ["kto", "apo_zero_unpaired", "bco"])
+@pytest.mark.parametrize("given", [None, (1.5, 0.5)], ids=["balanced", "given"])
+def test_a_loss_is_weighed_by_its_label(given: tuple[float, float] | None, loss_type: str, tmp_path: Path) -> None:
+    """Two desirable rows of six: their weight of 2 brings both kinds to the same sum, unless weights are given."""
+    rows = _written(write_completions(tmp_path / "rows.jsonl", seed=1, count=6, labelled=True))
+    for number, row in enumerate(rows):
+        row["label"] = number in (1, 4)
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = [*AGAINST_ANOTHER, "--max_steps", 1, "--global_batch_size", 6, "--loss_type", loss_type]
+    flags += [] if given is None else ["--desirable_weight", given[0], "--undesirable_weight", given[1]]
+    run_burnish(*_kto_job(data, tmp_path / "run", *flags))
+    expected = _expected(rows, loss_type, weights=given or (2.0, 1.0))["loss"]
+    assert read_metrics(tmp_path / "run")[0]["loss"] == pytest.approx(expected, rel=1e-4)
+    assert expected != pytest.approx(_expected(rows, loss_type)["loss"], rel=1e-2)
+
+
+def test_bcos_delta_is_the_mean_of_both_kinds_in_earlier_steps_and_evaluation_leaves_it(tmp_path: Path) -> None:
+    data = write_completions(tmp_path / "rows.jsonl", seed=1, count=12, labelled=True)
+    held_out = write_completions(tmp_path / "held-out.jsonl", seed=2, count=6, labelled=True)
+    flags = [*AGAINST_ANOTHER, "--global_batch_size", 4, "--max_steps", 3, "--learning_rate", 0, "--loss_type", "bco"]
+    run_burnish(*_kto_job(data, tmp_path / "run", *flags, "--eval_dataset_name", held_out, "--eval_steps", 1))
+    rows, others = _written(data), _written(held_out)
+    seen: list[dict[str, float]] = []
+    for number, step in enumerate((rows[:4], rows[4:8], rows[8:])):
+        sides = [[record[f"rewards/{side}"] for record in seen] for side in ("chosen", "rejected")]
+        delta = float(np.mean([np.mean(side) for side in sides])) if seen else 0.0
+        seen.append(_expected(step, "bco", baseline=delta))
+        after = [[record[f"rewards/{side}"] for record in seen] for side in ("chosen", "rejected")]
+        later = float(np.mean([np.mean(side) for side in after]))
+        evaluated = _expected(others, "bco", baseline=later)["loss"]
+        records = [record for record in read_metrics(tmp_path / "run") if record["step"] == number + 1]
+        loss = next(record["loss"] for record in records if record["kind"] == "train")
+        assert loss == pytest.approx(seen[-1]["loss"], rel=1e-4)
+        assert next(record["eval_loss"] for record in records if "eval_loss" in record) == pytest.approx(
+            evaluated, rel=1e-4
+        )
+        assert abs(later) > 0.01
 
 
 @pytest.mark.parametrize("loss_type", ["kto", "bco"])
@@ -153,9 +203,8 @@ def test_any_batch_size_trains_a_last_step_of_one_row_included(
 
 def test_a_single_row_meets_the_completion_of_another_prompt(tmp_path: Path) -> None:
     data = write_completions(tmp_path / "rows.jsonl", count=3, labelled=True)
-    rows = [json.loads(line) for line in data.read_text().splitlines()]
-    flags = ["--ref_model_name_or_path", GOLDEN / "reference", "--train_sampling_strategy", "sequential"]
-    flags += ["--global_batch_size", 1, "--max_steps", 3, "--learning_rate", 0]
+    rows = _written(data)
+    flags = [*AGAINST_ANOTHER, "--global_batch_size", 1, "--max_steps", 3, "--learning_rate", 0]
     run_burnish(*_kto_job(data, tmp_path / "run", *flags))
     models = [
         AutoModelForCausalLM.from_pretrained(GOLDEN / name, dtype=torch.float32) for name in ("policy", "reference")

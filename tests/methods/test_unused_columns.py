@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -107,15 +108,35 @@ def test_labelled_completions_of_pairs_take_the_references_scores_from_the_rows(
 def test_what_every_stage_honours_trains(tmp_path: Path) -> None:
     for command, kind in (("kto", "pairs"), ("sft", "completions"), ("reward", "pairs"), ("dpo", "pairs")):
         runs = []
-        for weight in (1.0, 3.0):
+        for weight in (1.0, 2.0, 4.0):
             data = _rows(tmp_path / f"{command}-{weight}.jsonl", kind, weight=weight)
             words = ["--max_steps", 1, "--learning_rate", 0]
             run_burnish(*stage_job(command, data, tmp_path / f"{command}-{weight}", *words))
             runs.append(read_metrics(tmp_path / f"{command}-{weight}")[0]["loss"])
-        assert runs[0] != pytest.approx(runs[1], rel=1e-3), command
+        one, two, four = runs
+        assert two - one > 0.05, command
+        assert four - two == pytest.approx(2 * (two - one), rel=1e-4), f"{command}: a weight is in the numerator alone"
 
 
 def test_a_margin_that_the_objective_ignores_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = _rows(tmp_path / "rows.jsonl", "pairs", margin=0.5)
     run_burnish(*job(data, tmp_path / "run", "--loss_type", "ipo"), expect=2)
     assert "margin is used by sigmoid" in capsys.readouterr().err
+
+
+def test_an_objective_that_is_only_logged_has_the_columns_that_it_needs_or_uses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = write_pairs(tmp_path / "plain.jsonl")
+    run_burnish(*job(plain, tmp_path / "none", "--shadow_losses", "odpo"), expect=2)
+    assert "odpo needs a margin in every row" in capsys.readouterr().err
+    some = _rows(tmp_path / "some.jsonl", "pairs", margin=0.5)
+    run_burnish(*job(some, tmp_path / "some", "--shadow_losses", "odpo"), expect=2)
+    assert "odpo needs a margin in every row, and some rows have none" in capsys.readouterr().err
+    words = ["--loss_type", "hinge", "--shadow_losses", "sigmoid,ipo", "--global_batch_size", 24, "--max_steps", 1]
+    run_burnish(*job(some, tmp_path / "used", *words))
+    # At the start every reward is 0, so that the margin is all that sigmoid sees: half of the rows have one of 0.5.
+    record = read_metrics(tmp_path / "used")[0]
+    expected = (math.log(2) + math.log(1 + math.exp(0.5))) / 2
+    assert record["shadow/sigmoid"] == pytest.approx(expected, rel=1e-5)
+    assert "shadow/ipo" in record
