@@ -13,7 +13,7 @@ from torch import Tensor
 from burnish import DPOConfig
 from burnish.methods.preference import DPOTrainer
 from burnish.objectives.scores import PairScores
-from jobs import POLICY, job, write_pairs
+from jobs import GOLDEN, POLICY, job, write_pairs
 from runs import read_metrics, run_burnish
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -45,6 +45,42 @@ def plain(scores: PairScores, *, beta: float) -> Tensor:
 
 
 plain.needs_reference = False  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def centered(scores: PairScores, *, beta: float) -> Tensor:
+    """How far each pair's margin is from the mean of the step's."""
+    margin = beta * (scores.chosen_logratio - scores.rejected_logratio)
+    return (1 + margin.mean() - margin).square()
+
+
+centered.needs_step_scores = True  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def test_a_function_that_couples_the_step_sees_all_its_pairs_however_it_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parent), *sys.path])
+    data = write_pairs(tmp_path / "pairs.jsonl", count=16)
+    words = ["--loss_type", "test_own_losses:centered", "--ref_model_name_or_path", GOLDEN / "reference"]
+    words += ["--max_steps", 3, "--global_batch_size", 8, "--beta", 0.5]
+    runs = []
+    for name, tokens in (("whole", 100_000), ("cut", 40)):
+        run_burnish(*job(data, tmp_path / name, *words, "--max_tokens_per_micro_batch", tokens))
+        runs.append([record["loss"] for record in read_metrics(tmp_path / name) if record["kind"] == "train"])
+    assert runs[0] == pytest.approx(runs[1], rel=1e-4)
+    assert runs[0][0] > 1.01  # the variance of the margins: a pair alone would give exactly 1
+
+
+def test_the_documents_command_with_two_terms_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_losses", raising=False)
+    Path("my_losses.py").write_text(_example("en"))
+    data = write_pairs(tmp_path / "pairs.jsonl", count=8)
+    words = ["--loss_type", "my_losses:gap", "sft", "--loss_weights", 1.0, 0.1, "--max_steps", 1]
+    run_burnish(*job(data, tmp_path / "run", *words))
+    first = read_metrics(tmp_path / "run")[0]
+    assert first["loss/gap"] == pytest.approx(1.313262, rel=1e-5)
+    assert first["loss"] == pytest.approx(first["loss/gap"] + 0.1 * first["loss/sft"], rel=1e-5)
 
 
 def test_a_function_trains_as_a_name_does_and_loads_no_reference_where_it_says_so(tmp_path: Path) -> None:
