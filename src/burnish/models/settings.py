@@ -32,7 +32,8 @@ class ModelSettings:
     attn_implementation: Literal["sdpa", "eager"] | None = None
     """Attention kernel; None takes sdpa where the model has it, else eager."""
     fused_operators: list[str] = field(default_factory=lambda: ["auto"])
-    """Fused operators on an NPU: attention, rms_norm, rotary, swiglu; auto takes what the model can use, or none."""
+    """Fused operators on an NPU: attention, cross_entropy, rms_norm, rotary, swiglu; auto takes what model and
+    card can use; none takes none."""
     disable_dropout: bool = True
     """Turn off the base model's dropout; LoRA's own stays as lora_dropout says."""
 

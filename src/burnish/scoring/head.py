@@ -8,6 +8,9 @@ needs is kept in the cheapest form to use that memory allows:
 - softmax of as many rows as KEPT_BYTES hold, in the compute dtype, written over the logits;
 - nothing for the other rows: their logits are computed again, one more projection, so that memory stays bounded
   whatever the vocabulary.
+
+Where a device has cross-entropy as one operator (device.fused.cross_entropy), a block's log-probabilities come from it,
+stay in float32 instead of the softmax, and go through its derivative.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from burnish.device.cpu_products import product
+from burnish.device.fused.cross_entropy import MOST_ROWS, log_probabilities, logits_gradient
 from burnish.scoring.compute_copies import compute_copy
 
 BLOCK_BYTES = 128 * 2**20
@@ -80,6 +84,7 @@ def score_tokens(
     *,
     shape: HeadShape,
     extras: HeadExtras = NO_EXTRAS,
+    fused: bool = False,
     block_bytes: int = BLOCK_BYTES,
     kept_bytes: int = KEPT_BYTES,
 ) -> TokenScores:
@@ -92,12 +97,12 @@ def score_tokens(
         targets: (rows,) int64.
         shape: scale and soft cap of the logits.
         extras: what to give besides.
+        fused: whether the device's own cross-entropy is taken where it computes what is asked for: not for logits that
+            are capped, nor for log-sum-exps.
         block_bytes: most bytes of a block's logits.
         kept_bytes: most bytes of probabilities that are kept for the backward pass.
     """
-    keeps = torch.is_grad_enabled() and shape.softcap is None and not extras.normalizers
-    kept_rows = kept_bytes // (weight.shape[0] * hidden.element_size()) if keeps else 0
-    plan = _Plan(shape, max(1, block_bytes // (weight.shape[0] * 4)), kept_rows)
+    plan = _plan(hidden, weight.shape[0], shape, extras, fused=fused, block_bytes=block_bytes, kept_bytes=kept_bytes)
     cast_bias = None if bias is None else bias.to(hidden.dtype)
     logps, means, log_sums, entropies, correct, squares = _BlockwiseHead.apply(
         hidden, weight, cast_bias, targets, plan, extras
@@ -147,11 +152,39 @@ class _Plan(NamedTuple):
     rows_a_block: int
     kept_rows: int
     """Rows whose probabilities may be kept."""
+    fused: bool = False
+    """Whether a block's log-probabilities and its derivative are the device's own operators."""
 
     def blocks(self, rows: int) -> list[slice]:
         """As few as there may be, of nearly equal size: a small remainder would run at a lower rate."""
         size = math.ceil(rows / max(1, math.ceil(rows / self.rows_a_block)))
         return [slice(start, min(rows, start + size)) for start in range(0, rows, max(1, size))]
+
+
+def _plan(
+    hidden: Tensor,
+    vocabulary: int,
+    shape: HeadShape,
+    extras: HeadExtras,
+    *,
+    fused: bool,
+    block_bytes: int,
+    kept_bytes: int,
+) -> _Plan:
+    simple = shape.softcap is None and not extras.normalizers
+    fused = fused and simple
+    kept_size = vocabulary * (4 if fused else hidden.element_size())
+    kept_rows = kept_bytes // kept_size if simple and torch.is_grad_enabled() else 0
+    rows = max(1, block_bytes // (vocabulary * 4))
+    return _Plan(shape, min(rows, MOST_ROWS) if fused else rows, kept_rows, fused)
+
+
+def _normalise(logits: Tensor, targets: Tensor, plan: _Plan) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits of a block, their log-sum-exp, the targets' logits; fused, log-probabilities, whose log-sum-exp is 0."""
+    if plan.fused:
+        of_targets, log_probs = log_probabilities(logits, targets)
+        return log_probs, torch.zeros_like(of_targets), of_targets
+    return logits, _log_sum_exp(logits), logits.gather(1, targets[:, None]).squeeze(1)
 
 
 def _rows_at_once(logits: Tensor) -> int:
@@ -194,8 +227,7 @@ class _BlockwiseHead(torch.autograd.Function):
         with torch.autocast(hidden.device.type, enabled=False):
             for block in plan.blocks(rows):
                 logits, _ = _block_logits(hidden[block], weight, bias, shape)
-                log_sum = _log_sum_exp(logits)
-                target_logits = logits.gather(1, targets[block, None]).squeeze(1)
+                logits, log_sum, target_logits = _normalise(logits, targets[block], plan)
                 log_sums[block] = log_sum
                 logps[block] = target_logits - log_sum
                 if shape.softcap is not None:
@@ -207,12 +239,13 @@ class _BlockwiseHead(torch.autograd.Function):
                     # entropy = log Σ e^z - Σ p z
                     entropies[block] = log_sum - (torch.softmax(logits, dim=1) * logits).sum(dim=1)
                 if block.stop <= plan.kept_rows and any(ctx.needs_input_grad):
-                    probabilities = _probabilities_in_place(logits, log_sum, hidden.dtype)
-                    kept[block.start] = (
-                        probabilities
-                        if any(ctx.needs_input_grad[1:3])
-                        else _direction(probabilities, weight, targets[block], shape)
-                    )
+                    if not any(ctx.needs_input_grad[1:3]):
+                        probabilities = _probabilities_in_place(logits, log_sum, hidden.dtype)
+                        kept[block.start] = _direction(probabilities, weight, targets[block], shape)
+                    elif plan.fused:
+                        kept[block.start] = logits
+                    else:
+                        kept[block.start] = _probabilities_in_place(logits, log_sum, hidden.dtype)
         ctx.save_for_backward(hidden, weight, bias, targets, log_sums)
         ctx.plan, ctx.kept = plan, kept
         ctx.set_materialize_grads(False)
@@ -237,7 +270,8 @@ class _BlockwiseHead(torch.autograd.Function):
                     continue
                 kept = ctx.kept.pop(block.start, None)  # it is written over, so a second backward pass recomputes
                 rows = (hidden[block], targets[block], log_sums[block], upstream.rows(block))
-                grad = _grad_projection(rows, weight, bias, shape, kept).to(weight.dtype)
+                derive = _fused_grad_projection if ctx.plan.fused else _grad_projection
+                grad = derive(rows, weight, bias, shape, kept).to(weight.dtype)
                 if grad_hidden is not None:
                     grad_hidden[block] = product(grad, weight.t())
                 if grad_weight is not None:
@@ -305,6 +339,21 @@ def _grad_projection(
         grad.add_(upstream.means[:, None].to(grad.dtype), alpha=1 / grad.shape[1])
     if shape.softcap is not None and squashed is not None:
         grad.mul_(1 - squashed.square())
+    return grad.mul_(shape.scale) if shape.scale != 1.0 else grad
+
+
+def _fused_grad_projection(
+    rows: tuple[Tensor, Tensor, Tensor, _Upstream],
+    weight: Tensor,
+    bias: Tensor | None,
+    shape: HeadShape,
+    log_probs: Tensor | None,
+) -> Tensor:
+    """As `_grad_projection`, from log-probabilities, of a head without a soft cap; nothing is written over."""
+    hidden, targets, _, upstream = rows
+    if log_probs is None:
+        log_probs = log_probabilities(_block_logits(hidden, weight, bias, shape)[0], targets)[1]
+    grad = logits_gradient(upstream.logps, log_probs, targets)
     return grad.mul_(shape.scale) if shape.scale != 1.0 else grad
 
 

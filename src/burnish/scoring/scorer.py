@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from burnish.batching.layout import PADDING, MicroBatch, prompt_tokens, token_copies
+from burnish.device.fused.cross_entropy import takes_cross_entropy
 from burnish.scoring.architecture import Architecture, decoder_of, describe_architecture
 from burnish.scoring.head import NO_EXTRAS, HeadExtras, TokenScores, score_tokens
 from burnish.scoring.last_layer import KEPT, trim_last_layer
@@ -128,6 +129,7 @@ class Scorer(nn.Module):
             targets,
             shape=self.architecture.head,
             extras=self.extras,
+            fused=takes_cross_entropy(head, gathered),
         )
         return scored, outputs
 

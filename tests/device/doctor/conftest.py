@@ -136,7 +136,7 @@ class Fake:
         )
 
 
-FUSED = ("fused_attention", "fused_rms_norm", "fused_rotary", "fused_swiglu")
+FUSED = ("fused_attention", "fused_cross_entropy", "fused_rms_norm", "fused_rotary", "fused_swiglu")
 TRIALS = ("matmul", "attention", "bf16", "optimizer", *FUSED)
 
 

@@ -89,8 +89,8 @@ def test_a_wrong_fused_operator_is_named_with_how_to_train_without_it(ascend, st
     ascend.answer("small_run.py", stages({"stage": "fused_rotary", "measured": 0.3, "limit": 5e-3}))
     finding = TRIALS["fused_rotary"](ascend.machine())
     assert (finding.status, finding.key) == ("failure", "smoke.fused_wrong")
-    assert "--fused_operators attention rms_norm swiglu;" in finding.cure("en")
-    assert "--fused_operators attention rms_norm swiglu；" in finding.cure("zh")
+    assert "--fused_operators attention cross_entropy rms_norm swiglu;" in finding.cure("en")
+    assert "--fused_operators attention cross_entropy rms_norm swiglu；" in finding.cure("zh")
 
 
 def test_fused_operators_are_tried_on_an_npu_alone(fake, stages):
@@ -99,6 +99,12 @@ def test_fused_operators_are_tried_on_an_npu_alone(fake, stages):
     assert small_run.trials_of("cpu") == small_run.TRIALS
     assert {f"fused_{operator}" for operator in OPERATORS} == set(TRIALS) - set(small_run.TRIALS)
     assert set(small_run.trials_of("npu")) == set(TRIALS) <= {link.name for link in CHAIN}
+
+
+def test_a_card_whose_runs_take_no_fused_operator_is_not_tried_with_them(ascend, stages):
+    ascend.answer("small_run.py", stages({"stage": "fused_swiglu", "absent": True}))
+    finding = TRIALS["fused_swiglu"](ascend.machine())
+    assert (finding.status, finding.key) == ("skipped", "skip.plain_operators")
 
 
 def test_an_error_on_the_device_is_explained(ascend, stages):

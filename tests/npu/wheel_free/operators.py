@@ -40,6 +40,23 @@ def npu_fusion_attention(
     return (torch.nan_to_num(scores.softmax(-1)).to(value.dtype) @ value,)
 
 
+def npu_cross_entropy_loss(logits: Tensor, targets: Tensor, *, reduction: str = "mean") -> tuple[Tensor, ...]:
+    """Loss of each row and the log-softmax of all."""
+    LAUNCHED["npu::npu_cross_entropy_loss"] += 1
+    assert (reduction, logits.dtype, targets.dtype) == ("none", torch.float32, torch.int64)
+    log_probs = logits.log_softmax(-1)
+    return -log_probs.gather(1, targets[:, None]).squeeze(1), log_probs
+
+
+def npu_cross_entropy_loss_backward(
+    grad_loss: Tensor, log_prob: Tensor, target: Tensor, *, reduction: str = "mean"
+) -> Tensor:
+    """Its derivative by the logits: (softmax - onehot(target)) · grad."""
+    LAUNCHED["npu::npu_cross_entropy_loss_backward"] += 1
+    assert reduction == "none"
+    return (log_prob.exp() * grad_loss[:, None]).scatter_add_(1, target[:, None], -grad_loss[:, None])
+
+
 def npu_rms_norm(values: Tensor, gamma: Tensor, epsilon: float = 1e-6) -> tuple[Tensor, Tensor]:
     """RMSNorm of one dtype, and the scale."""
     LAUNCHED["npu::npu_rms_norm"] += 1

@@ -48,6 +48,7 @@ CHAIN: tuple[Link, ...] = (
     Link("bf16", Both("bfloat16", "bfloat16"), TRIALS["bf16"], computes=True),
     Link("optimizer", Both("optimizer", "优化器"), TRIALS["optimizer"], computes=True),
     Link("fused_attention", Both("fused attention", "融合注意力"), TRIALS["fused_attention"], computes=True),
+    Link("fused_cross_entropy", Both("fused loss", "融合交叉熵"), TRIALS["fused_cross_entropy"], computes=True),
     Link("fused_rms_norm", Both("fused RMSNorm", "融合 RMSNorm"), TRIALS["fused_rms_norm"], computes=True),
     Link("fused_rotary", Both("fused rotary", "融合旋转编码"), TRIALS["fused_rotary"], computes=True),
     Link("fused_swiglu", Both("fused SwiGLU", "融合 SwiGLU"), TRIALS["fused_swiglu"], computes=True),

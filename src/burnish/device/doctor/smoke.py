@@ -122,6 +122,8 @@ def fused_trial(operator: str) -> Check:
         loaded = loaded_torch(machine)
         if loaded.works and chosen_kind(machine, loaded) != "npu":
             return skipped("skip.no_npu")
+        if loaded.works and machine.once(run_trials).stages.get(f"fused_{operator}", {}).get("absent"):
+            return skipped("skip.plain_operators")
         return trial(f"fused_{operator}", wrong="smoke.fused_wrong", others=others)(machine)
 
     return check

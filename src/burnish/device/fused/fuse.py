@@ -9,9 +9,11 @@ from typing import Any
 
 from torch import nn
 
+from burnish.device.fused.cross_entropy import take_cross_entropy
 from burnish.device.fused.kernels import ATTENTION, fused_rotary, npu_angles, npu_attention, npu_rms_norm, npu_swiglu
 from burnish.device.fused.table import choose_operators
 from burnish.device.pick import Device
+from burnish.device.precision import has_bf16
 
 _FORWARDS: dict[str, tuple[str, Any]] = {
     "RMSNorm": ("rms_norm", npu_rms_norm),
@@ -31,17 +33,25 @@ def fuse_operators(model: nn.Module, device: Device, asked: list[str]) -> list[s
     Args:
         model: on its device, or on the CPU where it will be spread over devices in slices.
         device: nothing happens unless it is an NPU.
-        asked: names, or auto, or none.
+        asked: names, or auto, or none. Cards without bfloat16 take none on auto: the vendor's documents list these
+            operators for later ones alone (Atlas A2 and on).
 
     Returns:
         The operators that it uses now, by name.
     """
     if device.kind != "npu":
         return []
+    if asked == ["auto"] and not has_bf16(device):
+        return []
     config: Any = model.config
     chosen = choose_operators(config.model_type, config._attn_implementation, asked)
     if getattr(config, "hidden_act", "silu") not in _SILU:
         chosen -= {"swiglu"}
+    head: nn.Module | None = model.get_output_embeddings()  # pyright: ignore[reportCallIssue, reportAssignmentType]
+    if head is None:  # a model that gives rewards
+        chosen -= {"cross_entropy"}
+    elif "cross_entropy" in chosen:
+        take_cross_entropy(head)
     if "attention" in chosen:
         _register()
         config._attn_implementation = ATTENTION

@@ -64,7 +64,7 @@ def npu_attention(
         ValueError: a window that no mask holds: the operator would attend to everything.
     """
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
-    if not _is_on_npu(query):
+    if not is_on_npu(query):
         return _plain_attention()(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=causal, **kwargs
         )
@@ -88,7 +88,8 @@ def npu_attention(
     return output.transpose(1, 2).contiguous(), None
 
 
-def _is_on_npu(tensor: Tensor) -> bool:
+def is_on_npu(tensor: Tensor) -> bool:
+    """Whether the vendor's kernels can take it."""
     return tensor.device.type == "npu"
 
 
@@ -123,7 +124,7 @@ def _causal_mask(device: torch.device) -> Tensor:
 
 def npu_rms_norm(module: Any, hidden_states: Tensor) -> Tensor:
     """RMSNorm's forward: weight · x / rms(x) in one operator, which wants both in one dtype: the wider of the two."""
-    if not _is_on_npu(hidden_states):
+    if not is_on_npu(hidden_states):
         return type(module).forward(module, hidden_states)
     dtype = torch.promote_types(hidden_states.dtype, module.weight.dtype)
     return vendor().npu_rms_norm(hidden_states.to(dtype), module.weight.to(dtype), module.variance_epsilon)[0]
@@ -131,7 +132,7 @@ def npu_rms_norm(module: Any, hidden_states: Tensor) -> Tensor:
 
 def npu_swiglu(module: Any, x: Tensor) -> Tensor:
     """Forward of a gated MLP: down(silu(gate(x)) · up(x))."""
-    if not _is_on_npu(x):
+    if not is_on_npu(x):
         return type(module).forward(module, x)
     joined = torch.cat((module.gate_proj(x), module.up_proj(x)), dim=-1)
     return module.down_proj(vendor().npu_swiglu(joined, dim=-1))
@@ -140,7 +141,7 @@ def npu_swiglu(module: Any, x: Tensor) -> Tensor:
 def npu_angles(module: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
     """The forward of a model's rotary embedding, whose angles say that this model rotates by the fused operator."""
     cosine, sine = type(module).forward(module, *args, **kwargs)
-    setattr(cosine, _FUSED, _is_on_npu(cosine))
+    setattr(cosine, _FUSED, is_on_npu(cosine))
     return cosine, sine
 
 

@@ -7,8 +7,9 @@ values and gradients with the CPU. What does not: norms that scale by 1 + weight
 
 from __future__ import annotations
 
-OPERATORS = ("attention", "rms_norm", "rotary", "swiglu")
+OPERATORS = ("attention", "cross_entropy", "rms_norm", "rotary", "swiglu")
 """attention: one operator under a boolean mask, key heads shared as they are, the mask inverted once a micro-batch;
+cross_entropy: of each block of the head, one operator forward and one backward;
 rms_norm, rotary and swiglu: one operator each instead of six, eight and two."""
 _ALL = frozenset(OPERATORS)
 FUSABLE: dict[str, frozenset[str]] = {

@@ -12,6 +12,9 @@ SYSTEM: dict[str, Message] = {
     "skip.other_device": Message("not asked for: --device {device}", "未要求检查：--device {device}"),
     "skip.no_gpu": Message("no sign of an NVIDIA GPU", "没有发现 NVIDIA GPU 的迹象"),
     "skip.no_npu": Message("only an NPU has them", "仅 NPU 有融合算子"),
+    "skip.plain_operators": Message(
+        "not listed for cards without bfloat16; training does without", "厂商未列出不支持 bfloat16 的卡；训练时不使用"
+    ),
     "skip.not_linux": Message("not a Linux machine", "不是 Linux 系统"),
     "skip.no_torch": Message("needs a torch that can be imported", "需要先能导入 torch"),
     "skip.earlier": Message("needs what failed above", "依赖上面失败的检查项"),

@@ -2,7 +2,8 @@
 
 Not a script: small_run.py imports it on an NPU, where training would use the operators. What is compared is what
 training computes: the model takes the operator by `fuse_operators`, rows are trees under a mask, in float32 and in
-bfloat16, logits and the gradient of every weight.
+bfloat16, logits and the gradient of every weight. The cross-entropy, which the head calls by itself, is
+tried on a block.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from burnish.device.fused.cross_entropy import log_probabilities, logits_gradient
 from burnish.device.fused.fuse import fuse_operators
 from burnish.device.fused.table import OPERATORS
 from burnish.device.pick import Device
@@ -26,7 +28,8 @@ Trial = Callable[[Any, Any], tuple[float, float]]
 
 def fused_trials() -> dict[str, Trial]:
     """The trial of each operator, by the name of its line in the report."""
-    return {f"fused_{operator}": _trial(operator) for operator in OPERATORS}
+    trials = {f"fused_{operator}": _trial(operator) for operator in OPERATORS}
+    return trials | {"fused_cross_entropy": _cross_entropy}
 
 
 def _trial(operator: str) -> Trial:
@@ -37,6 +40,21 @@ def _trial(operator: str) -> Trial:
         return max(measured, key=lambda pair: pair[0] / pair[1] if pair[0] == pair[0] else float("inf"))
 
     return trial
+
+
+def _cross_entropy(_: Any, device: Any) -> tuple[float, float]:
+    """Log-probabilities of a block and their derivative by its logits, in the head's float32; and the limit."""
+    generator = torch.Generator().manual_seed(6)
+    logits, targets = torch.randn(48, 1000, generator=generator) * 4, torch.randint(0, 1000, (48,), generator=generator)
+    upstream = torch.linspace(-1, 1, 48)
+    leaf = logits.clone().requires_grad_()
+    expected = torch.log_softmax(leaf, dim=1)
+    of_targets = expected.gather(1, targets[:, None]).squeeze(1)
+    of_targets.backward(upstream)
+    found, every = log_probabilities(logits.to(device), targets.to(device))
+    gradient = logits_gradient(upstream.to(device), every, targets.to(device))
+    pairs = ((found, of_targets), (every, expected), (gradient, leaf.grad))
+    return max(_difference(one, other) for one, other in pairs if other is not None), FLOAT32_LIMIT
 
 
 def compare(operator: str, device: Any, autocast: torch.dtype | None) -> float:
