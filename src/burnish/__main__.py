@@ -1,7 +1,5 @@
 """`python -m burnish` is the command `burnish`."""
 
-import sys
+from burnish.cli.entry import run_process
 
-from burnish.cli.main import main
-
-sys.exit(main())
+run_process()

@@ -14,10 +14,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import injections
 
+from burnish.cli.entry import end_process
 from burnish.cli.main import main
 
 job = json.loads(Path(sys.argv[1]).read_text())
 if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
     for fault in job["faults"].get(os.environ["RANK"], ()):
         getattr(injections, fault.pop("name"))(**fault)
-sys.exit(main(job["words"]))
+end_process(main(job["words"]))

@@ -12,6 +12,7 @@ import os
 import sys
 from pathlib import Path
 
+from burnish.cli.entry import end_process
 from burnish.cli.main import main
 from npu.simulator.log import LAUNCHED
 
@@ -20,7 +21,8 @@ for name, words in json.loads(JOBS.read_text()).items():
     LAUNCHED.clear()
     code = main(words)
     if code:
-        sys.exit(code)
+        end_process(code)
     folder = JOBS.parent / "launched" / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{os.environ.get('RANK', '0')}.json").write_text(json.dumps(LAUNCHED))
+end_process(0)

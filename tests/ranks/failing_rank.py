@@ -6,6 +6,7 @@ import os
 import sys
 from typing import Any
 
+from burnish.cli.entry import end_process
 from burnish.cli.main import main
 from burnish.engine.loop import TrainingLoop
 
@@ -20,4 +21,4 @@ def breaking(self: TrainingLoop, step: int) -> Any:
 
 
 TrainingLoop._update = breaking  # pyright: ignore[reportPrivateUsage]
-sys.exit(main(words))
+end_process(main(words))

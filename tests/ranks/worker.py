@@ -9,9 +9,11 @@ import json
 import sys
 from pathlib import Path
 
+from burnish.cli.entry import end_process
 from burnish.cli.main import main
 
 for words in json.loads(Path(sys.argv[1]).read_text()):
     code = main(words)
     if code:
-        sys.exit(code)
+        end_process(code)
+end_process(0)

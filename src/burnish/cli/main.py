@@ -182,7 +182,3 @@ def _as_one_of_several(error: BaseException, text: str) -> str:
         return text
     time.sleep(_SECONDS_FOR_THE_FIRST)
     return f"rank {rank}: {text}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -173,7 +173,7 @@ def join_ranks() -> Ranks:
 
 
 def leave_ranks() -> None:
-    """Close the process groups at the end of a process that was started as one of several."""
+    """Close the process groups of a process that was started as one of several; after it, none can be used."""
     if _joined and dist.is_initialized():
         dist.destroy_process_group()
     _joined.clear()
