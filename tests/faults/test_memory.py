@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +12,11 @@ import yaml
 from safetensors.torch import load_file
 
 from faults.harness import Job, assert_equal_runs, checkpoint, records, state, tensors
-from launching import free_port
+from faults.several import start_ranks
 
 WHOLE = ("--max_tokens_per_micro_batch", 1000)
 SHORT = (*WHOLE, "--max_steps", 10, "--save_steps", 5, "--disable_dropout", "true")
 SAME_UPDATE = 1e-4
-HERE = Path(__file__).parent
 
 
 def oom(above: int, where: str, **more: Any) -> dict[str, Any]:
@@ -116,15 +112,9 @@ def test_an_evaluation_starts_over_too(tiny: Job) -> None:
 
 def test_one_of_two_ranks_running_out_says_what_to_resume_with(tiny: Job) -> None:
     words = (*SHORT, "--global_batch_size", 8)
-    faults = {"1": [oom(130, "forward", step=3, rank=1)]}
-    file = tiny.folder / "job.json"
-    file.write_text(json.dumps({"words": [str(word) for word in tiny.words("run", *words)], "faults": faults}))
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
-        *("--master-addr", "127.0.0.1", "--master-port", str(free_port()), str(HERE / "faulty_rank.py"), str(file)),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=90)
-    assert done.returncode != 0
-    assert "out of memory in a micro-batch" in done.stderr
-    assert "Give --max_tokens_per_micro_batch" in done.stderr
+    faults = {1: (oom(130, "forward", step=3, rank=1),)}
+    ended = [rank.wait() for rank in start_ranks(tiny.server, tiny.words("run", *words), 2, faults)]
+    assert [one.code for one in ended] == [1, 1]
+    assert "out of memory in a micro-batch" in ended[1].err
+    assert "Give --max_tokens_per_micro_batch" in ended[1].err
+    assert "lost another rank" in ended[0].err
