@@ -54,8 +54,10 @@ class _Loader(importlib.abc.Loader):
         self.loader.exec_module(module)
         from npu.simulator.aten_kernels import install_aten_kernels
         from npu.simulator.hccl import install_hccl
+        from npu.simulator.registered import remember_the_wheels
         from npu.simulator.vendor_kernels import install_vendor_kernels
 
+        remember_the_wheels()
         install_aten_kernels()
         install_hccl()
         install_vendor_kernels()

@@ -23,12 +23,19 @@ NO_BFLOAT16 = frozenset(
 _NOT_COMPUTED = frozenset({torch.float64, torch.complex128})
 
 
+def denied_dtypes(name: str, dtypes: set[torch.dtype]) -> set[torch.dtype]:
+    """Those of the dtypes that an operator (by its name without overload) has no kernel for on the card."""
+    denied = {torch.bfloat16} if name in NO_BFLOAT16 else set[torch.dtype]()
+    return dtypes & (denied if name in MAKERS else denied | _NOT_COMPUTED)
+
+
 def refuse_dtypes(name: str, tensors: list[Tensor], dtype: Any) -> None:
     """Raise as the vendor's stack does where an operator has no kernel for a dtype."""
     asked = {tensor.dtype for tensor in tensors if tensor.device.type == "npu"} | ({dtype} if dtype else set())
-    if asked & _NOT_COMPUTED and name not in MAKERS:
+    denied = denied_dtypes(name, asked)
+    if denied & _NOT_COMPUTED:
         raise RuntimeError(f"{name} not implemented for DT_DOUBLE (float64 on the simulated NPU)")
-    if torch.bfloat16 in asked and name in NO_BFLOAT16:
+    if denied:
         raise RuntimeError(f"{name} not implemented for DT_BFLOAT16 (the vendor's documents list no bfloat16)")
 
 
