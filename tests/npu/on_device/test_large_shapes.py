@@ -1,4 +1,4 @@
-"""DPO steps of real shapes without their memory: FakeTensors on the NPU, through the vendor's own meta and autograd code.
+"""DPO steps of real shapes without their memory: FakeTensors on the NPU, through the vendor's meta and autograd code.
 
 They carry shapes, dtypes and devices, and raise where two devices meet.
 """

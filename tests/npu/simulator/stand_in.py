@@ -20,6 +20,8 @@ from pathlib import Path
 
 from npu.simulator.wheel import CannotSimulate
 
+TOOLS = ("cc", "nm", "strings")
+"""A C compiler and binutils, of the system."""
 LIBRARIES = ("hccl", "ascendcl", "acl_op_compiler", "ge_runner", "graph", "acl_tdt_channel")
 """What the wheel links against; all lead to the one stand-in."""
 _WANTED = re.compile(
@@ -113,7 +115,7 @@ def build_stand_in(wheel: Path) -> Path:
     folder = wheel.parent / f"{wheel.name}-cann-{key}"
     if folder.is_dir():
         return folder
-    for tool in ("cc", "nm", "strings"):
+    for tool in TOOLS:
         if shutil.which(tool) is None:
             raise CannotSimulate(f"the stand-in for CANN needs a C compiler and binutils; there is no {tool}")
     fresh = Path(tempfile.mkdtemp(prefix="building-", dir=wheel.parent))
