@@ -1,4 +1,4 @@
-"""Records which operators meet a device, and with which dtypes."""
+"""Record which operators meet a device, with which dtypes, and which of them are fused ones."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+OF_OPERATOR = {
+    "attention": "npu::npu_fusion_attention",
+    "cross_entropy": "npu::npu_cross_entropy_loss_backward",
+    "rms_norm": "npu::npu_rms_norm",
+    "rotary": "npu::npu_rotary_mul",
+    "swiglu": "npu::npu_swiglu",
+}
 
 
 class OperatorRecorder(TorchDispatchMode):
@@ -26,3 +34,28 @@ class OperatorRecorder(TorchDispatchMode):
         if met:
             self.dtypes[func.name()] |= met
         return result
+
+
+class FusedCalls(TorchDispatchMode):
+    """Sees which fused operators a model calls, one with fewer key heads than query heads.
+
+    torch's own sdpa arrives at the vendor's attention too, with key heads copied for every query head: a call that
+    shares them is ours.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.key_heads: list[int] = []
+        """Of each call of the vendor's attention."""
+        self.operators: set[str] = set()
+        """By burnish's names."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.name()
+        if name == OF_OPERATOR["attention"]:
+            query, key = args[:2]
+            self.key_heads.append(key.shape[1])
+            if key.shape[1] == query.shape[1]:
+                name = "sdpa"
+        self.operators |= {operator for operator, kernel in OF_OPERATOR.items() if kernel == name}
+        return func(*args, **(kwargs or {}))

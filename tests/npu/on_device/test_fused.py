@@ -20,6 +20,7 @@ from burnish.device.fused.kernels import npu_attention
 from burnish.device.fused.table import FUSABLE, OPERATORS
 from burnish.device.pick import Device, pick_device
 from burnish.scoring.scorer import Scorer
+from npu.recorder import OF_OPERATOR, FusedCalls
 from npu.simulator.log import LAUNCHED
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -32,14 +33,9 @@ KERNELS = (
     "npu_rotary_mul",
     "npu_swiglu",
 )
+LAYERS = 3
+"""Of each model here, with 4 query heads and 2 key heads."""
 ARCHITECTURES = ["qwen2", "qwen3", "llama", "mistral-window", "granite"]
-OF_OPERATOR = {
-    "attention": "npu::npu_fusion_attention",
-    "cross_entropy": "npu::npu_cross_entropy_loss_backward",
-    "rms_norm": "npu::npu_rms_norm",
-    "rotary": "npu::npu_rotary_mul",
-    "swiglu": "npu::npu_swiglu",
-}
 
 
 @pytest.fixture(scope="module")
@@ -74,23 +70,36 @@ def test_values_and_gradients_are_the_cpus(device: Device, architecture: str, op
     model = _on(device, architecture)
     used = fuse_operators(model, device, [operator])
     assert used == (sorted(OPERATORS) if operator == "auto" else [operator])
-    LAUNCHED.clear()
-    logps, gradient = _score(model, _batch(device, shared=shared))
-    for name in used:
-        assert LAUNCHED[OF_OPERATOR[name]], f"{name} was to be used"
+    with FusedCalls() as calls:
+        logps, gradient = _score(model, _batch(device, shared=shared))
+    assert calls.operators == set(used)
     torch.testing.assert_close(logps, expected[0], rtol=1e-5, atol=2e-5)
     assert relative_difference(gradient, expected[1]) < 1e-5
 
 
-def test_each_is_switched_off_by_not_naming_it(device: Device) -> None:
-    for asked in (["none"], *([name] for name in OPERATORS)):
-        model = _on(device, "qwen2")
-        fuse_operators(model, device, asked)
-        LAUNCHED.clear()
+@pytest.mark.parametrize("asked", ["none", *OPERATORS])
+def test_each_is_switched_off_by_not_naming_it(device: Device, asked: str) -> None:
+    model = _on(device, "qwen2")
+    fuse_operators(model, device, [asked])
+    with FusedCalls() as calls:
         _score(model, _batch(device))
-        ran = {name for name, operator in OF_OPERATOR.items() if LAUNCHED[operator]}
-        # torch's own sdpa arrives at the same attention operator, with its inputs copied for every head
-        assert ran - {"attention"} == set(asked) - {"none", "attention"}
+    assert calls.operators == {asked} - {"none"}
+
+
+@pytest.mark.parametrize(("asked", "key_heads", "inversions"), [("attention", 2, 1), ("none", 4, LAYERS)])
+def test_attention_off_is_torchs_own_with_its_copies(
+    device: Device, asked: str, key_heads: int, inversions: int
+) -> None:
+    """Both end in the vendor's operator, once a layer; off, each layer copies key heads and inverts the mask again."""
+    model = _on(device, "qwen2")
+    fuse_operators(model, device, [asked])
+    batch = _batch(device)
+    LAUNCHED.clear()
+    with FusedCalls() as calls:
+        _score(model, batch)
+    assert calls.key_heads == [key_heads] * LAYERS
+    assert LAUNCHED["aten::logical_not"] == inversions
+    assert LAUNCHED[OF_OPERATOR["attention"]] == LAUNCHED[f"{OF_OPERATOR['attention']}_grad"] == LAYERS
 
 
 def test_fused_operators_launch_fewer_kernels(device: Device) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -45,30 +46,47 @@ def _losses(run: Path) -> torch.Tensor:
     return torch.tensor([r["loss"] for r in read_metrics(run) if r["kind"] == "train"], dtype=torch.float64)
 
 
-def _both(tmp_path: Path, *words: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _both(folder: Path, *words: Any) -> tuple[torch.Tensor, torch.Tensor]:
     losses = []
     for device in ("npu", "cpu"):
-        run_burnish(*_demo(tmp_path / device, "--device", device, *words))
-        losses.append(_losses(tmp_path / device))
+        run_burnish(*_demo(folder / device, "--device", device, *words))
+        losses.append(_losses(folder / device))
     return losses[0], losses[1]
 
 
-def test_in_float32_the_losses_are_the_cpus(tmp_path: Path) -> None:
-    npu, cpu = _both(tmp_path, "--precision", "fp32")
+def _assert_as_on_cpu(both: tuple[torch.Tensor, torch.Tensor], tolerance: float) -> None:
+    """Equal losses, of runs that learn: from ln 2 they fall by many times what they may be apart."""
+    npu, cpu = both
     assert len(npu) == STEPS
-    assert cpu.min() < 0.69 < cpu.max()
-    torch.testing.assert_close(npu, cpu, rtol=0, atol=1e-5)
+    torch.testing.assert_close(npu, cpu, rtol=tolerance, atol=0)
+    for losses in both:
+        assert losses[0] == pytest.approx(math.log(2), abs=1e-6)
+        assert losses.min() < math.log(2) - max(0.01, 8 * tolerance * math.log(2)), losses
+        assert len(losses.unique()) >= STEPS - 1, losses  # the warm-up's first step moves nothing
 
 
-def test_in_bfloat16_the_losses_are_the_cpus_within_its_rounding(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def in_float32(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.Tensor, torch.Tensor]:
+    return _both(tmp_path_factory.mktemp("float32"), "--precision", "fp32")
+
+
+def test_in_float32_the_losses_are_the_cpus(in_float32: tuple[torch.Tensor, torch.Tensor]) -> None:
+    _assert_as_on_cpu(in_float32, 1e-5)
+
+
+def test_in_bfloat16_the_losses_are_the_cpus_within_its_rounding(
+    tmp_path: Path, in_float32: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    """As near to the CPU's in bfloat16 as to float32's, which they are not: products are rounded on the device."""
     npu, cpu = _both(tmp_path, "--precision", "bf16")
-    torch.testing.assert_close(npu, cpu, rtol=2**-8, atol=0)
+    _assert_as_on_cpu((npu, cpu), 2**-8)
+    _assert_as_on_cpu((npu, in_float32[1]), 2**-8)
+    assert (npu - in_float32[0]).abs().max() > 1e-4
 
 
 def test_an_adapter_trains_as_on_the_cpu(tmp_path: Path) -> None:
-    words = ("--precision", "fp32", "--use_peft", "--lora_target_modules", "all-linear", "--learning_rate", 1e-3)
-    npu, cpu = _both(tmp_path, *words)
-    torch.testing.assert_close(npu, cpu, rtol=0, atol=1e-5)
+    words = ("--precision", "fp32", "--use_peft", "--lora_target_modules", "all-linear", "--learning_rate", 5e-3)
+    _assert_as_on_cpu(_both(tmp_path, *words), 1e-5)
 
 
 @pytest.mark.parametrize("words", [(), ("--use_peft", "--lora_dropout", 0.1)], ids=["full", "adapter-with-dropout"])
