@@ -68,8 +68,8 @@ def test_a_text_is_explained_by_flag_and_by_pipe():
     assert "line 2: error code is 507033" in burnish("--explain", text="\nerror code is 507033\n").stdout
 
 
-def test_an_unknown_text_exits_1_and_none_at_all_exits_2():
-    assert burnish("--explain", "all is well").returncode == 1
+def test_an_unknown_text_and_none_at_all_exit_2():
+    assert burnish("--explain", "all is well").returncode == 2
     empty = burnish("--explain", "-", text="\n \n")
     assert empty.returncode == 2
     assert "There is no text to explain." in empty.stderr

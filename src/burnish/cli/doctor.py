@@ -25,7 +25,7 @@ _DESCRIPTION = """Goes down the chain from the device's node to a first gradient
 The last sentence says what to do first. Also explains error texts: burnish doctor --explain "TEXT", or
 cat LOG | burnish doctor --explain -"""
 _EXIT_CODES = """Exit codes: 0 nothing failed (warnings are allowed), 2 a check failed.
-With --explain: 0 a text is known, 1 none is, 2 there was no text."""
+With --explain: 0 a text is known, 2 none is, or there was no text."""
 _PATIENCE_SECONDS = 2.0
 """How long an unasked-for pipe may take to say something: a remote shell's pipe never does."""
 

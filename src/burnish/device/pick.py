@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from burnish.device.npu import claim_npu, npu_module, settings_line
+from burnish.device.npu import claim_npu, npu_module, set_compiling
 from burnish.device.vendor import load_torch_npu, loading_problem
 from burnish.errors import ConfigError
 
@@ -99,9 +99,8 @@ def _claim(kind: str, why: str, jit_compile: bool) -> Device:
     if kind != "cpu":
         _check_index(kind, index)
     if kind == "npu":
-        described = claim_npu(index, jit_compile=jit_compile)
-        reason = f"npu:{index}, {described} ({why})"
-        return Device("npu", torch.device("npu", index), reason, settings_line(jit_compile=jit_compile))
+        settings = set_compiling(jit_compile=jit_compile)
+        return Device("npu", torch.device("npu", index), f"npu:{index}, {claim_npu(index)} ({why})", settings)
     if kind == "cuda":
         torch.cuda.set_device(index)
         memory = f"{torch.cuda.mem_get_info(index)[1] / 2**30:.0f} GiB, CUDA {torch.version.cuda}"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -89,3 +93,21 @@ def test_the_requirements_pin_the_pair():
     assert torch_npu is not None
     assert torch.group(1) == torch_npu.group(1)
     assert "-r run.txt" in ascend
+
+
+def _resolve(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--retries", "0", "--timeout", "5"]
+    return subprocess.run(
+        [*command, "--report", "-", *words], capture_output=True, text=True, check=False, cwd=REPOSITORY
+    )
+
+
+@pytest.mark.slow  # 5 s: pip asks its index
+def test_the_requirements_can_be_had_together_and_leave_torch_alone():
+    if _resolve("--no-deps", "--ignore-installed", "attrs").returncode:
+        pytest.skip("pip reaches no index here")
+    done = _resolve("-r", "requirements/ascend.txt")
+    assert done.returncode == 0, done.stderr
+    chosen = {one["metadata"]["name"]: one["metadata"]["version"] for one in json.loads(done.stdout)["install"]}
+    assert chosen["torch_npu"] == version("torch").partition("+")[0]
+    assert "torch" not in chosen, "the torch that is here fits"

@@ -172,7 +172,7 @@ def test_both_languages_name_cause_and_cure(language: Language, words: tuple[str
     assert "HCCL_CONNECT_TIMEOUT" in out.getvalue()
 
 
-def test_an_unknown_text_is_called_unknown_and_exits_1():
+def test_an_unknown_text_is_called_unknown_and_exits_2():
     out = io.StringIO()
-    assert explain_text(["all is well"], language="en", as_json=False, out=out) == 1
+    assert explain_text(["all is well"], language="en", as_json=False, out=out) == 2
     assert "No text here that burnish knows." in out.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -39,6 +40,21 @@ def test_memory_is_counted_and_its_end_recognised(device: Device) -> None:
         torch.empty(2**36, dtype=torch.uint8, device=device.torch_device)
     assert "NPU out of memory" in str(caught.value)
     assert is_out_of_memory(caught.value)
+
+
+def test_a_program_that_has_set_how_operators_compile_is_not_overruled(device: Device) -> None:
+    npu: Any = torch.npu  # pyright: ignore[reportAttributeAccessIssue]
+    assert npu.is_jit_compile_false()
+    try:
+        npu.set_compile_mode(jit_compile=True)
+        kept = pick_device()
+        assert not npu.is_jit_compile_false()
+        assert kept.settings.startswith("npu: operators are compiled for each shape, as this program has set it")
+        assert pick_device(jit_compile=True).settings.startswith("npu: operators are compiled for each shape")
+        assert "jit_compile off" in pick_device().settings, "an earlier run's own setting is no wish of the program's"
+        assert npu.is_jit_compile_false()
+    finally:
+        npu.set_compile_mode(jit_compile=False)
 
 
 def test_the_random_state_of_the_device_is_kept(device: Device) -> None:

@@ -17,7 +17,7 @@ from burnish.device.doctor.report import Report, print_explanations
 from burnish.device.doctor.smoke import loaded_torch
 
 EXIT_WELL = 0
-EXIT_UNKNOWN_TEXT = 1
+EXIT_UNKNOWN_TEXT = 2
 EXIT_FAILURES = 2
 
 
@@ -46,7 +46,7 @@ def explain_text(lines: Iterable[str], *, language: Language, as_json: bool, out
     """Name cause and cure of every known text.
 
     Returns:
-        0 where at least one text is known, 1 where none is.
+        0 where at least one text is known, 2 where none is.
     """
     found = explain(lines)
     if as_json:
