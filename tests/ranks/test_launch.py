@@ -27,8 +27,9 @@ from runs import read_metrics, run_burnish, spawn_burnish
 LAUNCH = ["launch", "--num_processes", "2"]
 
 
-def start(*words: Any, restarts: int = 0, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "burnish", *LAUNCH, "--max_restarts", str(restarts), *map(str, words)]
+def start(*words: Any, ranks: int = 2, restarts: int = 0, **environment: str) -> subprocess.Popen[str]:
+    launch = ["launch", "--num_processes", str(ranks), "--max_restarts", str(restarts)]
+    command = [sys.executable, "-m", "burnish", *launch, *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
@@ -153,17 +154,18 @@ def test_two_ranks_of_a_launch_equal_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_kill_9_of_a_rank_ends_the_launch_and_names_the_rank(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("ranks", "parallel"), [(2, "ddp"), (2, "fsdp"), (4, "ddp")])
+def test_kill_9_of_a_rank_ends_the_launch_and_names_the_rank_first(ranks: int, parallel: str, tmp_path: Path) -> None:
     data = write_pairs(tmp_path / "pairs.jsonl", count=24)
-    launch = start(*job(data, tmp_path / "run", "--max_steps", 100000))
+    launch = start(*job(data, tmp_path / "run", "--max_steps", 100000, "--parallel", parallel), ranks=ranks)
     wait_for_step(tmp_path / "run", 3)
-    os.kill(children(launch.pid)[1], signal.SIGKILL)
+    os.kill(children(launch.pid)[ranks - 1], signal.SIGKILL)
     began = time.monotonic()
     _, errors = launch.communicate(timeout=30)
     assert time.monotonic() - began < 30
     assert launch.returncode == 128 + signal.SIGKILL
     told = [line for line in errors.splitlines() if line.startswith("burnish: ")]
-    assert told[0].startswith("burnish: rank 1 was ended by SIGKILL")
+    assert told[0].startswith(f"burnish: rank {ranks - 1} was ended by SIGKILL"), errors
     assert "lost another rank" not in errors
 
 
@@ -187,12 +189,17 @@ def test_a_killed_rank_is_started_again_and_goes_on_from_the_newest_checkpoint(t
 
 
 @pytest.mark.slow
-def test_an_exception_on_one_rank_is_the_first_error_and_the_last_word(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("ranks", "parallel"), [(2, "ddp"), (4, "fsdp")])
+def test_an_exception_on_one_rank_is_the_first_error_and_the_last_word(
+    ranks: int, parallel: str, tmp_path: Path
+) -> None:
     data = write_pairs(tmp_path / "pairs.jsonl", count=24)
     worker = [sys.executable, str(TESTS / "ranks" / "failing_rank.py"), "1", "3"]
-    words = [str(word) for word in job(data, tmp_path / "run", "--max_steps", 100000)]
+    words = [str(word) for word in job(data, tmp_path / "run", "--max_steps", 100000, "--parallel", parallel)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    program = "import sys; from burnish.device.processes import *; sys.exit(run_processes(sys.argv[1:], Placement(2)))"
+    program = (
+        f"import sys; from burnish.device.processes import *; sys.exit(run_processes(sys.argv[1:], Placement({ranks})))"
+    )
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", program, *worker, *words], capture_output=True, text=True, check=False, env=environment

@@ -14,7 +14,9 @@ from burnish.console import is_main_process, printable
 from burnish.errors import EXIT_DONE, EXIT_UNEXPECTED, BurnishError, ConfigError, Preempted
 
 _SECONDS_FOR_THE_FIRST = 3.0
-_SECONDS_FOR_THE_CAUSE = 10.0
+"""Longer than the launcher waits before it ends ranks that say what the first has said."""
+_SECONDS_FOR_THE_CAUSE = 15.0
+"""Longer than the launcher takes to end a rank: on its machine, the cause is all that is heard."""
 
 USAGE = """burnish: post-trains language models on Ascend NPUs, CUDA GPUs and CPUs.
 

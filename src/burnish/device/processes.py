@@ -27,7 +27,8 @@ POLL_SECONDS = 0.1
 QUIET_SECONDS = 2.0
 """How long the other ranks may end by themselves, once one has failed."""
 TERM_SECONDS = 12.0
-"""How long they may take after SIGTERM; together well below the 30 s that are promised."""
+"""How long they may take after SIGTERM; together well below the 30 s that are promised, and below the time for which a
+rank that has lost another keeps its peace."""
 PREEMPTED_SECONDS = 120.0
 """How long the other ranks may take to leave, once one has left after a checkpoint."""
 EXIT_BY_SIGNAL = 128
@@ -105,10 +106,10 @@ def run_restarting(command: Sequence[str], again: Sequence[str], placement: Plac
     """
     restart = 0
     while True:
-        group = _Group([_start(command, told) for told in placement.environments()])
+        group = _Group([_start(command, told) for told in placement.environments()], placement)
         with _forwarding(group):
             group.run()
-        code = group.exit_code(placement)
+        code = group.exit_code
         if code in FINAL or group.was_signalled or restart == max_restarts:
             return code
         restart += 1
@@ -133,8 +134,9 @@ def follow_launcher() -> None:
 class _Group:
     """The running processes, in the order of their ranks."""
 
-    def __init__(self, processes: list[subprocess.Popen[bytes]]) -> None:
+    def __init__(self, processes: list[subprocess.Popen[bytes]], placement: Placement) -> None:
         self.processes = processes
+        self.placement = placement
         self.failed: tuple[int, int] | None = None
         """Local rank and return code of the first that failed."""
         self.was_signalled = False
@@ -163,22 +165,30 @@ class _Group:
         for process in self.running:
             process.send_signal(number)
 
-    def exit_code(self, placement: Placement) -> int:
-        """The code of the whole, and a line on what killed a rank without a word of its own."""
-        if self.failed is None:
-            return EXIT_DONE
-        local_rank, code = self.failed
-        if code >= 0:
-            return code
-        rank = placement.machine_rank * placement.local_size + local_rank
-        name = signal.Signals(-code).name
-        notice(f"burnish: rank {rank} was ended by {name}{_KILLED if name == 'SIGKILL' else ''}; so were the others.")
-        return EXIT_BY_SIGNAL - code
+    @property
+    def exit_code(self) -> int:
+        """The code of the whole: 0, or that of the first that failed."""
+        code = 0 if self.failed is None else self.failed[1]
+        return code if code >= 0 else EXIT_BY_SIGNAL - code
 
     def _look(self) -> None:
-        if self.failed is None:
-            codes = [(place, process.returncode) for place, process in enumerate(self.processes)]
-            self.failed = next(((place, code) for place, code in codes if code), None)
+        """Notice the first that failed, and name it at once where it was killed without a word of its own.
+
+        Of several that failed between two looks one that was killed is the cause: the others may have lost it.
+        """
+        if self.failed is not None:
+            return
+        failed = [(process.returncode, place) for place, process in enumerate(self.processes) if process.returncode]
+        if not failed:
+            return
+        code, place = min(failed, key=lambda one: (one[0] > 0, one[1]))
+        self.failed = place, code
+        if code < 0:
+            rank = self.placement.machine_rank * self.placement.local_size + place
+            name = signal.Signals(-code).name
+            notice(
+                f"burnish: rank {rank} was ended by {name}{_KILLED if name == 'SIGKILL' else ''}; the others end too."
+            )
 
     def _end(self, quiet_seconds: float) -> None:
         for seconds, number in ((quiet_seconds, signal.SIGTERM), (TERM_SECONDS, signal.SIGKILL)):
