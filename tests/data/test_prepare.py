@@ -56,6 +56,31 @@ def test_the_report_accounts_for_every_row(prepare: Prepare) -> None:
     assert stored["places"]["bad_row"] == ["data set, row 10"]
 
 
+def test_groups_are_numbered_among_all_examples_and_gaps_have_a_fingerprint(prepare: Prepare) -> None:
+    same, bad = pair(chosen="No", rejected="No"), {"prompt": 1}
+    told: list[str] = []
+    for rows, numbers in (
+        ([*ROWS[:3]], [0, 1, 2]),
+        ([ROWS[0], same, *ROWS[1:3], bad], [0, 2, 3]),
+        ([ROWS[0], ROWS[1], same, bad, ROWS[2]], [0, 1, 4]),
+        ([*ROWS[:3], same], [0, 1, 2]),
+    ):
+        prepared = prepare(rows, on_bad_row="skip")
+        assert prepared.groups.numbers.tolist() == [group.number for group in prepared.groups] == numbers
+        assert prepared.report.examples_read == len(rows)
+        told.append(prepared.fingerprint)
+        assert prepared.groups.fingerprint == told[0]
+    assert len(set(told)) == 4
+
+
+def test_a_pair_taken_as_two_labelled_completions_is_two_examples(prepare: Prepare) -> None:
+    rows = [ROWS[0], {"prompt": 1}, pair("Question", "", "No"), ROWS[1]]
+    prepared = prepare(rows, kind="unpaired", on_bad_row="skip")
+    assert prepared.groups.numbers.tolist() == [0, 1, 4, 5, 6]
+    assert prepared.report.examples_read == 7
+    assert not prepare(ROWS, kind="unpaired").has_gaps
+
+
 def test_repetitions_are_counted_and_kept(prepare: Prepare) -> None:
     rows = [pair("a", "x", "y"), pair("b", "x", "y"), pair("a", "x", "y"), pair("b", "y", "x"), pair("a", "x", "y")]
     prepared = prepare(rows)

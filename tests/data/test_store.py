@@ -37,12 +37,13 @@ def groups(draw: st.DrawFn) -> PromptGroup:
         ranking=draw(st.none() | st.lists(st.integers(0, 9), min_size=1, max_size=4).map(tuple)),
         source=draw(st.sampled_from(["a.jsonl", "数据"])),
         row=draw(st.integers(0, 2**40)),
+        number=draw(st.integers(0, 2**40)),
     )
 
 
 def _plain(group: PromptGroup) -> tuple[object, ...]:
     arrays = (group.prompt_ids, *group.completion_ids, *group.completion_mask)
-    rest = (group.weight, group.margin, group.label, group.ranking, group.source, group.row)
+    rest = (group.weight, group.margin, group.label, group.ranking, group.source, group.row, group.number)
     weights = None if group.token_weights is None else [array.tolist() for array in group.token_weights]
     return (*(array.tolist() for array in arrays), *rest, group.label_smoothing, group.ref_logps, weights)
 
@@ -107,7 +108,7 @@ def test_the_fingerprint_is_known_without_reading_the_file(tmp_path: Path, monke
 def test_the_fingerprint_sees_every_change_of_content(change: dict[str, object]) -> None:
     plain = GroupStore.from_groups([_group(), _group()]).fingerprint
     assert GroupStore.from_groups([_group(), _group(**change)]).fingerprint != plain
-    assert GroupStore.from_groups([_group(), _group(source="elsewhere", row=9)]).fingerprint == plain
+    assert GroupStore.from_groups([_group(), _group(source="elsewhere", row=9, number=4)]).fingerprint == plain
 
 
 def test_groups_can_be_written_to_and_outlive_their_store(tmp_path: Path) -> None:

@@ -32,6 +32,16 @@ def edited(data: Path, folder: Path) -> Path:
     return path
 
 
+def with_gap(data: Path, folder: Path) -> Path:
+    """The same groups, and a row among them that is dropped, as its completions are one."""
+    lines = data.read_text().splitlines(keepends=True)
+    row = json.loads(lines[40])
+    lines.insert(20, json.dumps(row | {"chosen": row["rejected"]}) + "\n")
+    path = folder / "gap.jsonl"
+    path.write_text("".join(lines))
+    return path
+
+
 def other_template(folder: Path) -> Path:
     path = folder / "other.jinja"
     path.write_text(
@@ -43,6 +53,7 @@ def other_template(folder: Path) -> Path:
 
 CHANGES: dict[str, Any] = {
     "an edited row": ("data", lambda tiny: ["--dataset_name", edited(tiny.data, tiny.folder)]),
+    "a dropped row elsewhere": ("data", lambda tiny: ["--dataset_name", with_gap(tiny.data, tiny.folder)]),
     "fewer rows": ("data", lambda tiny: ["--max_train_samples", 60]),
     "seed": ("seed", lambda tiny: ["--seed", 7]),
     "batch size": ("global_batch_size", lambda tiny: ["--per_device_train_batch_size", 4]),

@@ -30,6 +30,7 @@ SCHEMA = pa.schema(
         "ranking": pa.list_(pa.int32()),
         "source": pa.string(),
         "row": pa.int64(),
+        "number": pa.int64(),
     }
 )
 HASHED = ("margin", "label", "label_smoothing", "ref_logps", "token_weights", "ranking")
@@ -55,6 +56,7 @@ def build_batch(groups: Sequence[PromptGroup]) -> pa.RecordBatch:
         "ranking": _lists(_arrays([group.ranking for group in groups], np.int32), np.int32),
         "source": _texts([group.source for group in groups]),
         "row": _column(np.array([group.row for group in groups], np.int64), pa.int64()),
+        "number": _column(np.array([group.number for group in groups], np.int64), pa.int64()),
     }
     return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
@@ -150,6 +152,11 @@ class BatchView:
         return numbers(self.batch.column("weight"), np.float64)
 
     @property
+    def numbers(self) -> np.ndarray:
+        """Place of each group among all examples of its set, int64 (groups,)."""
+        return numbers(self.batch.column("number"), np.int64)
+
+    @property
     def num_counted(self) -> np.ndarray:
         """Counted tokens of each group, int32 (groups,)."""
         return numbers(self.batch.column("num_counted"), np.int32)
@@ -183,6 +190,7 @@ class BatchView:
             ranking=tuple(ranking) if ranking else None,
             source=self._value("source", index),
             row=self._value("row", index),
+            number=self._value("number", index),
         )
 
     def _token_weights(self, index: int) -> tuple[np.ndarray, ...] | None:
@@ -194,7 +202,7 @@ class BatchView:
 
 
 class ContentDigest:
-    """sha256 of what batches hold, in order: all but `source` and `row`, however they are cut into batches."""
+    """sha256 of what batches hold, in order: all but `source`, `row` and `number`, however cut into batches."""
 
     def __init__(self) -> None:
         self._digests = [hashlib.sha256() for _ in range(7)]

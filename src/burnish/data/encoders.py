@@ -31,6 +31,8 @@ class Batch:
 
     examples: list[Example] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    """Each example's place among all of its set, from 0; those of rows that gave none are left out."""
     num_rows: int = 0
     """Rows read for this batch, those without an example included."""
 

@@ -43,6 +43,8 @@ class PromptGroup:
     """The file, folder or hub id that the row came from."""
     row: int = 0
     """The row's place in its source: the line number (from 1) of a JSON Lines file, else the row's number from 1."""
+    number: int = 0
+    """The group's place among all examples of its set (`DataReport.examples_read`), used or not, from 0."""
 
     @property
     def num_completions(self) -> int:

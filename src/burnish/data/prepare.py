@@ -8,7 +8,7 @@ import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -55,6 +55,19 @@ class Prepared:
 
     groups: GroupStore
     report: DataReport
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether some examples of the set gave no group."""
+        return self.report.examples_read != len(self.groups)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the groups and, where some examples gave none, of which: epochs are drawn over all of them."""
+        if not self.has_gaps:
+            return self.groups.fingerprint
+        gaps = (str(self.report.examples_read), self.groups.numbers.tobytes())
+        return sha256_of(self.groups.fingerprint, *gaps)
 
 
 def data_cache_dir(settings: DataSettings) -> Path:
@@ -193,8 +206,12 @@ class Preparation:
     def run(self, writer: GroupWriter, encode: Encode) -> None:
         with progress("tokenising", total=self.rows.num_rows or 0, unit="rows") as advance:
             for batch, encoded in encode(self._batches()):
-                for example, place, result in zip(batch.examples, batch.places, encoded, strict=True):
-                    self._finish(example, place, result, writer)
+                places = zip(batch.places, batch.numbers, strict=True)
+                for example, (place, number), result in zip(batch.examples, places, encoded, strict=True):
+                    group = self._finish(example, place, result)
+                    if group is not None:
+                        self.hashes.add(group)
+                        writer.add(replace(group, number=number))
                 advance(batch.num_rows)
 
     def check(self) -> None:
@@ -229,21 +246,25 @@ class Preparation:
             for row, place in chunk:
                 self.report.rows_read += 1
                 for example in self._recognise(row, place):
-                    batch.examples.append(example)
-                    batch.places.append(place)
+                    if example is not None:
+                        batch.examples.append(example)
+                        batch.places.append(place)
+                        batch.numbers.append(self.report.examples_read)
+                    self.report.examples_read += 1
             yield batch
 
-    def _recognise(self, row: Row | BadRow, place: Place) -> list[Example]:
+    def _recognise(self, row: Row | BadRow, place: Place) -> list[Example | None]:
+        """The examples of a row, each None where it holds nothing to learn from; one None where the row gives none."""
         if isinstance(row, BadRow):
             self._reject(place, row.reason, row.text)
-            return []
+            return [None]
         try:
             example = recognise(_with_text(row, self.settings))
             wanted = convert(example, self.kind, self.settings)
             self.report.forms[example.form] += 1
             self.hashes.add_id(row, place.row)
             self._note_words(example, place)
-            return [checked for one in wanted for checked in self._checked(one, place)]
+            return [self._checked(one, place) for one in wanted]
         except UnknownForm as error:
             self.num_unknown += 1
             self.first_unknown = self.first_unknown or str(error)
@@ -253,15 +274,15 @@ class Preparation:
             self._reject(place, str(error), row)
         except DroppedRow as drop:
             self._drop(place, drop.kind)
-        return []
+        return [None]
 
-    def _checked(self, example: Example, place: Place) -> list[Example]:
+    def _checked(self, example: Example, place: Place) -> Example | None:
         try:
             check_contents(example)
         except DroppedRow as drop:
             self._drop(place, drop.kind)
-            return []
-        return [example]
+            return None
+        return example
 
     def _note_words(self, example: Example, place: Place) -> None:
         prompt = example.words[0]
@@ -270,10 +291,11 @@ class Preparation:
         if any("\ufffd" in words or "\0" in words for words in example.words):
             self.report.count("odd_characters", place)
 
-    def _finish(self, example: Example, place: Place, encoded: Encoded | RowError, writer: GroupWriter) -> None:
+    def _finish(self, example: Example, place: Place, encoded: Encoded | RowError) -> PromptGroup | None:
+        """Count what became of an example, and give its group; None where it is not used."""
         if isinstance(encoded, RowError):
             self._reject(place, str(encoded), {"prompt": example.prompt, "completions": example.completions})
-            return
+            return None
         self.num_conversations += example.layout == "conversational"
         if self.observe is not None:
             self.observe(example, encoded)
@@ -281,7 +303,7 @@ class Preparation:
             fitting = fit_to(encoded, self.settings)
         except DroppedRow as drop:
             self._drop(place, drop.kind)
-            return
+            return None
         for note in sorted(fitting.notes):
             self.report.count(note, place)
         group = _build_group(example, fitting, place)
@@ -289,14 +311,13 @@ class Preparation:
         if reads_reference and fitting.notes & {"completion_cut", "prompt_trimmed"}:
             reason = "ref_chosen_logps are of the whole row, which is cut: raise max_length, or leave the columns out"
             self._reject(place, reason, {"prompt": example.prompt, "completions": example.completions})
-            return
+            return None
         weighted = group.token_weights is not None  # without weights, what counts nothing has been dropped above
         if weighted and any(group.counted_weight(number) == 0 for number in range(group.num_completions)):
             self._drop(place, "nothing_counted")
-            return
+            return None
         self._count(group, fitting)
-        self.hashes.add(group)
-        writer.add(group)
+        return group
 
     def _count(self, group: PromptGroup, encoded: Encoded) -> None:
         self.report.groups_used += 1

@@ -82,6 +82,8 @@ class DataReport:
 
     source: str
     rows_read: int = 0
+    examples_read: int = 0
+    """What the order of an epoch is drawn over: every row, used or not; a pair taken as two labelled ones is two."""
     groups_used: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -135,6 +137,7 @@ class DataReport:
         return {
             "source": self.source,
             "rows_read": self.rows_read,
+            "examples_read": self.examples_read,
             "groups_used": self.groups_used,
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,

@@ -161,6 +161,11 @@ class GroupStore(Sequence[PromptGroup]):
         return self.prompt_lengths * self.completion_counts + self._completion_tokens
 
     @cached_property
+    def numbers(self) -> np.ndarray:
+        """Place of each group among all examples of its set, used or not, int64 (groups,), ascending."""
+        return self._gather(lambda batch: batch.numbers)
+
+    @cached_property
     def num_counted(self) -> np.ndarray:
         """Counted tokens of each group, int64 (groups,)."""
         return self._gather(lambda batch: batch.num_counted)
@@ -210,7 +215,7 @@ class GroupStore(Sequence[PromptGroup]):
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of what the groups hold, in order: all but `source` and `row`, however it was cut into batches."""
+        """sha256 of what the groups hold, in order: all but `source`, `row` and `number`, however cut into batches."""
         if self._fingerprint is None:
             self._fingerprint = self._hash()
         return self._fingerprint

@@ -251,6 +251,6 @@ class RunCheckpoints:
         }
         return {
             **session.fingerprints,
-            "data": session.train.groups.fingerprint,
+            "data": session.train.fingerprint,
             **update_settings(self.args, **resolved, **scoring),
         }

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from burnish.batching.sampler import StepSampler
+from burnish.batching.sampler import Numbering, StepSampler
 from burnish.console import notice
 from burnish.data.prepare import GroupKind, Prepared
 from burnish.device.fused.fuse import fuse_operators
@@ -97,7 +97,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     scorer = method.build_scorer(policy, token_metrics=config.token_metrics)
     if offloads(config, device):
         scorer.keeping = HostMemory(policy)
-    sampler = _build_sampler(config, len(train.groups), ranks)
+    sampler = _build_sampler(config, train, ranks)
     scoring = _choose_scoring(config, scorer, train, sampler, pad_id, device)
     scorer.head_path = scoring.head_path
     router_coefficient = _router_coefficient(config, policy)
@@ -144,15 +144,16 @@ def _settle_models(
         stop_at_end_of_text(policy, opened.tokenizer)
     for groups in opened.stores:
         check_vocabulary(groups.highest_id, num_embeddings(policy), opened.tokenizer)
-    check_equal_on_all_ranks(opened.ranks, {"data": opened.train.groups.fingerprint, **opened.fingerprints})
+    check_equal_on_all_ranks(opened.ranks, {"data": opened.train.fingerprint, **opened.fingerprints})
     check_learnable(config, policy, opened.train.groups)
     return policy, other
 
 
-def _build_sampler(config: Any, num_groups: int, ranks: Ranks) -> StepSampler:
+def _build_sampler(config: Any, train: Prepared, ranks: Ranks) -> StepSampler:
     """The order of the groups, and how many make a step."""
-    batch_size = global_batch_size(config, ranks.size)
-    return StepSampler(num_groups, batch_size, config.seed, config.train_sampling_strategy)
+    batch_size, groups = global_batch_size(config, ranks.size), train.groups
+    numbering = Numbering(groups.numbers, train.report.examples_read) if train.has_gaps else None
+    return StepSampler(len(groups), batch_size, config.seed, config.train_sampling_strategy, numbering)
 
 
 def _spread(scorer: Scorer, reference: Any, device: Device, ranks: Ranks, compute_dtype: torch.dtype) -> None:
