@@ -44,3 +44,9 @@ def test_a_schedule_with_arguments_is_left_to_transformers() -> None:
         schedule.step()
         rates.append(schedule.get_last_lr()[0])
     assert rates[19] > rates[9]
+
+
+def test_a_first_step_that_is_skipped_moves_the_rate_without_a_warning() -> None:
+    schedule = build_schedule(_optimizer(), TrainingSettings(lr_scheduler_type="linear", warmup_steps=2), 10)
+    schedule.step()
+    assert schedule.last_epoch == 1

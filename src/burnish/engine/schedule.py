@@ -24,9 +24,19 @@ AfterWarmup = Callable[[int, int], float]
 def build_schedule(optimizer: Optimizer, settings: TrainingSettings, total_steps: int) -> Any:
     """Make the learning-rate schedule by transformers' names.
 
+    Call it before accelerate wraps the optimizer, which puts the `step` that it found back after each scaled one: torch
+    looks for its mark on it.
+
     Raises:
         ConfigError: the name is unknown, or its arguments do not fit.
     """
+    schedule = _make(optimizer, settings, total_steps)
+    # A step that is skipped moves the rate as any other. Where it is the first, torch would warn of a wrong order.
+    optimizer._opt_called = True  # pyright: ignore[reportAttributeAccessIssue]
+    return schedule
+
+
+def _make(optimizer: Optimizer, settings: TrainingSettings, total_steps: int) -> Any:
     name, warmup = settings.lr_scheduler_type, warmup_steps(settings, total_steps)
     if name in SHARES and not settings.lr_scheduler_kwargs:
         share = partial(_share_at, warmup=warmup, total=total_steps, after=SHARES[name])

@@ -55,6 +55,7 @@ def capture(loop: TrainingLoop, model: nn.Module, device: Device) -> CheckpointS
         counters={
             "loop": asdict(loop.counters),
             "schedule": plain_state(loop.schedule),
+            "loss_scale": _loss_scale(loop),
             "best": asdict(loop.best),
             "callbacks": loop.callbacks.states(),
             "log_history": loop.callbacks.state.log_history,
@@ -92,6 +93,7 @@ def restore(loop: TrainingLoop, model: nn.Module, device: Device, state: Checkpo
     loop.schedule.load_state_dict(
         {**state.counters["schedule"], "lr_lambdas": [None] * len(loop.optimizer.param_groups)}
     )
+    _restore_loss_scale(loop, state.counters.get("loss_scale", {}))
     loop.counters = Counters(**known_fields(Counters, state.counters["loop"]))
     loop.best.value, loop.best.step = state.counters["best"]["value"], state.counters["best"]["step"]
     loop.callbacks.restore(state.counters["callbacks"])
@@ -203,6 +205,19 @@ def _restore_reference_scores(store: LogpStore, state: CheckpointState) -> None:
         notice("the reference is another one than the checkpoint's: completions are scored again")
         return
     store.restore({name: tensor.numpy() for name, tensor in scores.items()})
+
+
+def _loss_scale(loop: TrainingLoop) -> dict[str, Any]:
+    """The gradient scaler's scale and how it grows; empty where losses are not scaled."""
+    scaler = loop.passes.accelerator.scaler
+    return {} if scaler is None else scaler.state_dict()
+
+
+def _restore_loss_scale(loop: TrainingLoop, saved: Mapping[str, Any]) -> None:
+    """Take back the scale: from its first value the run would skip steps again until it has come down."""
+    scaler = loop.passes.accelerator.scaler
+    if scaler is not None and saved:
+        scaler.load_state_dict(scaler.state_dict() | dict(saved))  # each device's scaler has keys of its own
 
 
 def _running_state(loop: TrainingLoop) -> dict[str, dict[str, Tensor]]:

@@ -77,8 +77,8 @@ def build_loop(
     """
     steps = total_steps(args, session.sampler)
     adamw = build_optimizer(session.model, args, device=session.device, precision=session.precision)
-    stepping, optimizer = _spread_optimizer(args, session, adamw)
     schedule = build_schedule(adamw, args, steps)
+    stepping, optimizer = _spread_optimizer(args, session, adamw)
     run_path = None if run_dir is None else run_dir.path
     callbacks = _build_callbacks(args, session, user_callbacks, run_path, optimizer=optimizer, lr_scheduler=schedule)
     passes = _build_passes(session, method, stepping)

@@ -89,21 +89,43 @@ def test_an_adapter_trains_as_on_the_cpu(tmp_path: Path) -> None:
     _assert_as_on_cpu(_both(tmp_path, *words), 1e-5)
 
 
-@pytest.mark.parametrize("words", [(), ("--use_peft", "--lora_dropout", 0.1)], ids=["full", "adapter-with-dropout"])
-def test_a_resumed_run_is_the_uninterrupted_run(tmp_path: Path, words: tuple[Any, ...]) -> None:
-    data = write_pairs(tmp_path / "pairs.jsonl", count=48)
+def _whole_and_resumed(folder: Path, *words: Any) -> tuple[Path, Path]:
+    """A run of six steps, and the same run which lost its last four and went on from its checkpoint of step 2."""
+    data = write_pairs(folder / "pairs.jsonl", count=48)
     common = ("--device", "npu", "--num_train_epochs", 1, "--save_strategy", "steps", "--save_steps", 2, *words)
-    run_burnish(*job(data, tmp_path / "whole", *common))
-    run_burnish(*job(data, tmp_path / "parts", *common))
-    last = max((tmp_path / "parts" / "checkpoints").iterdir())
+    run_burnish(*job(data, folder / "whole", *common))
+    run_burnish(*job(data, folder / "parts", *common))
+    last = max((folder / "parts" / "checkpoints").iterdir())
     assert last.name.endswith("6")
     for step in ("step-6", "step-4"):
-        shutil.rmtree(tmp_path / "parts" / "checkpoints" / step)
-    run_burnish(*job(data, tmp_path / "parts", *common, "--resume_from_checkpoint", "auto"))
+        shutil.rmtree(folder / "parts" / "checkpoints" / step)
+    run_burnish(*job(data, folder / "parts", *common, "--resume_from_checkpoint", "auto"))
+    return folder / "whole", folder / "parts"
+
+
+@pytest.mark.parametrize("words", [(), ("--use_peft", "--lora_dropout", 0.1)], ids=["full", "adapter-with-dropout"])
+def test_a_resumed_run_is_the_uninterrupted_run(tmp_path: Path, words: tuple[Any, ...]) -> None:
+    runs = _whole_and_resumed(tmp_path, *words)
     name = "adapter_model.safetensors" if words else "model.safetensors"
-    whole, parts = ((tmp_path / run / "model" / name).read_bytes() for run in ("whole", "parts"))
+    whole, parts = ((run / "model" / name).read_bytes() for run in runs)
     assert whole == parts
-    assert torch.equal(_losses(tmp_path / "whole"), _losses(tmp_path / "parts"))
+    assert torch.equal(*map(_losses, runs))
+
+
+def test_a_resumed_run_goes_on_with_its_loss_scale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """In fp16, from a scale so high that steps 1, 2 and 4 overflow: it falls before the checkpoint and after it."""
+    begin = VENDOR.npu.amp.GradScaler.__init__
+    monkeypatch.setattr(begin, "__defaults__", (2.0**21, *begin.__defaults__[1:]))
+    runs = _whole_and_resumed(tmp_path, "--precision", "fp16")
+    for run in runs:
+        norms = [record["grad_norm"] for record in read_metrics(run) if record["kind"] == "train"]
+        assert [step for step, norm in enumerate(norms, 1) if norm == "Infinity"] == [1, 2, 4]
+    whole, parts = ((run / "model" / "model.safetensors").read_bytes() for run in runs)
+    assert whole == parts
+    assert torch.equal(*map(_losses, runs))
+    assert not [warning for warning in recwarn if "optimizer.step" in str(warning.message)]
 
 
 def test_recomputed_activations_give_the_same_weights(tmp_path: Path) -> None:
