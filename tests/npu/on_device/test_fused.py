@@ -186,6 +186,18 @@ def _without_mask(*inputs: Any, atten_mask: Any, **settings: Any) -> Any:
     return VENDOR.npu_fusion_attention(*inputs, atten_mask=torch.zeros_like(atten_mask), **settings)
 
 
+def _with_stopped_keys(query: torch.Tensor, key: torch.Tensor, *rest: Any, **settings: Any) -> Any:
+    return VENDOR.npu_fusion_attention(query, key.detach(), *rest, **settings)
+
+
+def _with_stopped_weight(x: torch.Tensor, weight: torch.Tensor, eps: float) -> Any:
+    return VENDOR.npu_rms_norm(x, weight.detach(), eps)
+
+
+def _turned_without_gradient(x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> Any:
+    return VENDOR.npu_rotary_mul(x.detach(), cosine, sine)
+
+
 def _without_weight(x: torch.Tensor, weight: torch.Tensor, eps: float) -> Any:
     return VENDOR.npu_rms_norm(x, torch.ones_like(weight), eps)
 
@@ -212,14 +224,17 @@ def _of_softmax_alone(grad: torch.Tensor, log_probs: torch.Tensor, targets: torc
     ("operator", "name", "wrong"),
     [
         ("attention", "npu_fusion_attention", _without_mask),
+        ("attention", "npu_fusion_attention", _with_stopped_keys),
         ("cross_entropy", "npu_cross_entropy_loss", _without_target),
         ("cross_entropy", "npu_cross_entropy_loss_backward", _of_softmax_alone),
         ("rms_norm", "npu_rms_norm", _without_weight),
+        ("rms_norm", "npu_rms_norm", _with_stopped_weight),
         ("rotary", "npu_rotary_mul", _turned_back),
+        ("rotary", "npu_rotary_mul", _turned_without_gradient),
         ("swiglu", "npu_swiglu", _with_stopped_gradient),
     ],
 )
-def test_the_doctor_finds_a_wrong_operator_wrong(
+def test_the_doctor_finds_a_wrong_value_and_a_wrong_gradient(
     operator: str, name: str, wrong: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = SimpleNamespace(**{kernel: getattr(VENDOR, kernel) for kernel in KERNELS} | {name: wrong})
