@@ -88,14 +88,15 @@ def build_group(
     )
 
 
-def build_groups(seed: int, count: int = 6, k: int = 2) -> list[PromptGroup]:
-    """Groups of uneven lengths."""
+def build_groups(seed: int, count: int = 6, k: int = 2, **columns: Any) -> list[PromptGroup]:
+    """Groups of uneven lengths, with the same columns."""
     generator = np.random.default_rng(seed)
     return [
         build_group(
             generator,
             prompt=int(generator.integers(2, 14)),
             completions=tuple(int(n) for n in generator.integers(1, 12, k)),
+            **columns,
         )
         for _ in range(count)
     ]

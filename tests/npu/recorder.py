@@ -9,6 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from npu.simulator.refusals import denied_dtypes
+
 OF_OPERATOR = {
     "attention": "npu::npu_fusion_attention",
     "cross_entropy": "npu::npu_cross_entropy_loss_backward",
@@ -34,6 +36,16 @@ class OperatorRecorder(TorchDispatchMode):
         if met:
             self.dtypes[func.name()] |= met
         return result
+
+
+def denied(record: OperatorRecorder) -> dict[str, set[torch.dtype]]:
+    """Operators, without their overload, that met dtypes which the card has no kernel for."""
+    found: dict[str, set[torch.dtype]] = {}
+    for name, dtypes in record.dtypes.items():
+        base = name.split("::")[1].split(".")[0]
+        if denied_dtypes(base, dtypes):
+            found[base] = found.get(base, set()) | denied_dtypes(base, dtypes)
+    return found
 
 
 class FusedCalls(TorchDispatchMode):

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from jobs import job, stage_job, write_completions, write_pairs
-from npu.recorder import OperatorRecorder
+from npu.recorder import OperatorRecorder, denied
 from npu.simulator import registered as wheel
 from npu.simulator.hook import is_simulated
-from npu.simulator.refusals import denied_dtypes
 from runs import run_burnish
 
 STEPS = 2
@@ -38,15 +37,6 @@ JOBS: dict[str, tuple[tuple[Any, ...], dict[str, str]]] = {
 }
 
 
-def _names_without_overload(record: OperatorRecorder) -> dict[str, set[torch.dtype]]:
-    return {name.split("::")[1].split(".")[0]: dtypes for name, dtypes in record.dtypes.items()}
-
-
-def _denied(record: OperatorRecorder) -> dict[str, set[torch.dtype]]:
-    found = {name: denied_dtypes(name, dtypes) for name, dtypes in _names_without_overload(record).items()}
-    return {name: dtypes for name, dtypes in found.items() if dtypes}
-
-
 @pytest.mark.parametrize("name", JOBS)
 def test_every_operator_of_a_whole_dpo_run_has_a_kernel_or_is_composed(name: str, tmp_path: Path) -> None:
     """Loading, reference and policy scores, metrics, gradients, clipping, optimizer: as the command makes them."""
@@ -57,7 +47,7 @@ def test_every_operator_of_a_whole_dpo_run_has_a_kernel_or_is_composed(name: str
     unseen = {part: operator for part, operator in (STEP | parts).items() if operator not in record.dtypes}
     assert unseen == {}, sorted(record.dtypes)
     assert wheel.without_kernel(set(record.dtypes)) == []
-    assert _denied(record) == {}
+    assert denied(record) == {}
 
 
 @pytest.mark.parametrize("command", ["sft", "kto", "reward"])
@@ -68,7 +58,7 @@ def test_so_has_every_operator_of_the_other_methods(command: str, tmp_path: Path
         run_burnish(*stage_job(command, data, tmp_path / "run", "--device", "npu", "--max_steps", STEPS))
     assert {"aten::embedding", "aten::matmul_backward", *FUSED.values()} <= set(record.dtypes)
     assert wheel.without_kernel(set(record.dtypes)) == []
-    assert _denied(record) == {}
+    assert denied(record) == {}
 
 
 def test_attention_has_its_own_route_to_the_vendors_operator() -> None:
@@ -115,7 +105,7 @@ def test_a_dtype_without_a_kernel_is_found() -> None:
         torch.ones(2, dtype=torch.bfloat16).exp()
         torch.ones(2).cumsum(0)
         torch.ones(2, dtype=torch.float64).add(1)
-    assert _denied(record) == {
+    assert denied(record) == {
         "logsumexp": {torch.bfloat16},
         "ones": {torch.float64},
         "add": {torch.float64},
