@@ -73,5 +73,6 @@ def test_steps_are_recorded_with_the_vendors_profiler(tmp_path: Path, capsys: py
     """On the simulated card the vendor's profiler runs and writes its folder; what it records needs a real one."""
     data = write_pairs(tmp_path / "pairs.jsonl", count=16)
     run_burnish(*job(data, tmp_path / "run", "--max_steps", 4, "--profile", 1, "--global_batch_size", 4))
-    assert "profile: 1 steps in" in capsys.readouterr().err
-    assert list((tmp_path / "run" / "profile").rglob("profiler_info*.json"))
+    folder = tmp_path / "run" / "profile"
+    assert f"profile: 1 steps in {folder}" in capsys.readouterr().err.splitlines()
+    assert list(folder.rglob("profiler_info*.json"))
