@@ -61,20 +61,25 @@ def test_a_card_without_bfloat16_trains_in_scaled_fp16(machine: SimulatedMachine
 def test_real_weights_take_two_steps(
     machine: SimulatedMachine, smollm2: Path, shared_dir: Path, tmp_path: Path
 ) -> None:
-    """SmolLM2-135M with real pairs on npu:0 and on the CPU, float32, about 40 s."""
-    losses = []
-    for device in ("npu", "cpu"):
-        words = [
+    """SmolLM2-135M with real pairs on npu:0 and on the CPU, float32, about a minute."""
+    jobs = {
+        device: [
             *("dpo", "--model_name_or_path", smollm2, "--dataset_name", shared_dir / "data/llmbar"),
             *("--output_dir", tmp_path / device, "--device", device, "--precision", "fp32", "--max_steps", 2),
             *("--global_batch_size", 2, "--logging_steps", 1, "--num_samples", 0, "--save_strategy", "no"),
             *("--max_train_samples", 4, "--max_length", 128, "--eval_strategy", "no", "--learning_rate", 1e-5),
             *("--max_tokens_per_micro_batch", 512, "--reference_cache", "memory"),
         ]
-        machine.burnish(*words)
-        losses.append([r["loss"] for r in read_metrics(tmp_path / device) if r["kind"] == "train"])
-    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
-    assert losses[0][1] < 0.6931
+        for device in ("npu", "cpu")
+    }
+    file = tmp_path / "jobs.json"
+    file.write_text(json.dumps({name: [str(word) for word in words] for name, words in jobs.items()}))
+    machine.python(Path(__file__).with_name("several_jobs.py"), file)
+    npu, cpu = ([r["loss"] for r in read_metrics(tmp_path / name) if r["kind"] == "train"] for name in jobs)
+    assert npu == pytest.approx(cpu, abs=1e-5)
+    assert npu[1] < 0.6931
+    launched, on_host = (read_launches(tmp_path / "launched" / name) for name in jobs)
+    assert launched["aten::_fused_adamw_"] >= 2 > on_host["aten::_fused_adamw_"]
 
 
 def test_no_visible_card_is_no_crash(machine: SimulatedMachine, tmp_path: Path) -> None:
