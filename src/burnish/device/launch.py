@@ -18,6 +18,14 @@ _OURS = {
 }
 """What accelerate's own configuration may ask for by a variable, and how burnish is asked for it."""
 
+DATA_PARALLEL: dict[str, Any] = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
+"""How torch's DistributedDataParallel wraps a policy.
+
+Buffers are constants, equal on all ranks: broadcasting them would put a collective into forward passes, where a rank
+that runs out of memory must be able to leave. Gradients are views of what is sent to other ranks: in a step of one
+micro-batch they are not held twice.
+"""
+
 
 def build_accelerator(device: Device, precision: Precision, **options: Any) -> Any:
     """Make the Accelerator for a device that was already chosen, so that the two never disagree.
@@ -43,10 +51,7 @@ def build_accelerator(device: Device, precision: Precision, **options: Any) -> A
 
     # A second run in one process (a notebook, a test) may differ in device or precision from the first.
     AcceleratorState._reset_state(reset_partial_state=PartialState._shared_state.get("num_processes", 1) == 1)
-    # Buffers are constants, equal on all ranks. Broadcasting them would put a collective into forward passes, where a
-    # rank that runs out of memory must be able to leave.
-    # Gradients as views of what is sent to other ranks: in a step of one micro-batch they are not held twice.
-    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+    ddp = DistributedDataParallelKwargs(**DATA_PARALLEL)
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
     handlers = [*options.pop("kwargs_handlers", ()), ddp]
     return Accelerator(
