@@ -14,8 +14,9 @@ from torch.utils._pytree import tree_leaves
 class LiveBytes(TorchDispatchMode):
     """The most bytes of storages that were alive after any operator.
 
-    Works on real and on fake tensors. A storage counts once, however many tensors look at it, and counts what it holds
-    at the moment: FSDP2 empties and fills the storages of gathered weights.
+    Works on real and on fake tensors; those of the meta device hold nothing. A storage counts once, however many
+    tensors look at it, and counts what it holds at the moment: FSDP2 empties and fills the storages of gathered
+    weights.
     """
 
     def __init__(self, tensors: Iterable[torch.Tensor], *, resizes: bool = False) -> None:
@@ -46,6 +47,8 @@ class LiveBytes(TorchDispatchMode):
         return sum(storage.nbytes() for storage in storages if storage is not None)
 
     def _see(self, tensor: Any) -> None:
+        if tensor.is_meta:
+            return
         storage = getattr(tensor, "_local_tensor", tensor).untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key in self._alive:

@@ -67,12 +67,13 @@ ENGLISH = {
 ## What is counted
 
 Weights (an adapter's frozen base too), gradients and AdamW's two moments in float32; bf16 copies of what is multiplied; what every layer keeps for the
-backward pass; a frozen reference where there is one; the head's blocks; and what devices hold to exchange (DDP's buckets,
-FSDP2's gathered layers). A plan fills {USABLE:.0%} of a device and leaves the rest to driver, allocator and buffers.
+backward pass; a frozen reference where there is one; the head's blocks; and what devices hold to exchange (DDP's and
+ZeRO's buckets, FSDP2's gathered layers). With `--deepspeed ds.json` the plan counts what its stage spreads. A plan fills {USABLE:.0%} of a device and leaves the rest to driver, allocator and buffers.
 
 The formula is held against bytes counted storage by storage (`tests/models/test_sharing.py`): within 10 % on small
 models of two families, float32 and bf16, in full and with adapters, recomputed or not, with a reference and without,
-alone, as one of two under DDP, and as one of two, four and eight under FSDP2; and within 10 % on a step of 7B with tensors that have shapes and no memory. **None of these figures was measured
+alone, as one of two under DDP and under ZeRO 1 and 2 (`tests/ranks/test_zero.py`), and as one of two, four and eight
+under FSDP2; and within 10 % on a step of 7B with tensors that have shapes and no memory. **None of these figures was measured
 on a card.** Fragmentation, a driver's own share and a vendor's workspace are only in the {1 - USABLE:.0%}.
 
 On an NPU or a GPU the same formula chooses the default budget of a micro-batch (`--max_tokens_per_micro_batch`); on the
@@ -110,10 +111,10 @@ CHINESE = {
 ## 计算了什么
 
 float32 的权重（包括适配器冻结的底座）、梯度和 AdamW 的两个动量；参与矩阵乘的 bf16 副本；每层为反向传播保留的内容；冻结的参考模型（若有）；输出头的分块；
-以及设备间交换所占的部分（DDP 的缓冲、FSDP2 聚合的层）。计划最多用到设备内存的 {USABLE:.0%}，其余留给驱动、分配器和缓冲区。
+以及设备间交换所占的部分（DDP 与 ZeRO 的缓冲、FSDP2 聚合的层）。给出 `--deepspeed ds.json` 时，按其阶段所分散的部分计算。计划最多用到设备内存的 {USABLE:.0%}，其余留给驱动、分配器和缓冲区。
 
 公式与逐个存储统计的字节数对照（`tests/models/test_sharing.py`）：两个模型家族的小模型，float32 与 bf16、全参数与适配器、是否重算、
-有无参考模型，单设备、DDP 两设备之一，以及 FSDP2 二、四、八设备之一，误差都在 10 % 以内；用只有形状、没有内存的张量运行 7B 的一步，误差也在 10 % 以内。**没有一个数字是在真实
+有无参考模型，单设备、DDP 与 ZeRO 1、2（`tests/ranks/test_zero.py`）两设备之一，以及 FSDP2 二、四、八设备之一，误差都在 10 % 以内；用只有形状、没有内存的张量运行 7B 的一步，误差也在 10 % 以内。**没有一个数字是在真实
 的卡上测得的。** 碎片、驱动自身的占用和厂商的工作空间只包含在那 {1 - USABLE:.0%} 里。
 
 在 NPU 或 GPU 上，微批的默认预算（`--max_tokens_per_micro_batch`）由同一公式得出；在 CPU 上是常数。在训练机器上运行 `--dry_run`

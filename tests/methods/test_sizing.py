@@ -121,3 +121,18 @@ def test_where_nothing_fits_rows_go_one_by_one_and_a_line_says_so(
     shapes = RunShapes(sketch_model(folder, config), 700, torch.bfloat16, has_frozen_reference=True)
     assert default_max_tokens(config, Device("npu", None, ""), shapes, Ranks()) == 700  # pyright: ignore[reportArgumentType]
     assert "--dry_run --devices 1 --device_memory 64GiB looks for settings that fit" in capsys.readouterr().err
+
+
+def test_zero_is_counted_as_it_spreads_and_slices_take_its_place(folder: Path, tmp_path: Path) -> None:
+    told = {}
+    for stage in (1, 2):
+        file = tmp_path / f"{stage}.json"
+        file.write_text(json.dumps({"zero_optimization": {"stage": stage, "reduce_bucket_size": 5 * 10**8}}))
+        told[stage] = _plan(folder, "--devices", 8, "--device_memory", "64GiB", "--deepspeed", file)
+        assert told[stage]["parallel"] == f"DeepSpeed ZeRO-{stage}, 8 devices"
+    # A share of 28.37 GiB of weights is 3.55; ZeRO moves one of the weights and two of the moments.
+    assert "gradients 28.37 GiB, optimizer 10.64 GiB" in told[1]["memory"]
+    assert "gradients 3.55 GiB, optimizer 10.64 GiB" in told[2]["memory"]
+    assert "gathered 1.86 GiB" in told[1]["memory"]
+    assert told[1]["fits with"].startswith("--parallel fsdp without --deepspeed --max_tokens_per_micro_batch")
+    assert _plan(folder, "--devices", 1, "--deepspeed", tmp_path / "1.json")["parallel"] == "one device"

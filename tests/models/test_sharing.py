@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from builders import build_group
 from burnish.batching.layout import MicroBatch, lay_out
@@ -22,47 +22,18 @@ from burnish.device.optimizer import build_adamw
 from burnish.device.pick import Device
 from burnish.device.ranks import Ranks
 from burnish.device.sharding import is_sharded, shard_module
-from burnish.models.adapters import add_adapter
 from burnish.models.estimate import count_parameters, estimate_memory
 from burnish.models.reference import FrozenReference, copy_of_start
-from burnish.models.settings import AdapterSettings
 from burnish.models.sharing import share_memory
 from burnish.scoring.architecture import layers_of
-from burnish.scoring.scorer import Scorer, unwrap_adapter
+from burnish.scoring.scorer import Scorer
 from live_bytes import LiveBytes
+from measured_steps import build_batches, build_model, step_shape
 
-SHAPE: dict[str, Any] = {
-    "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 8, "num_attention_heads": 8,
-    "num_key_value_heads": 2, "vocab_size": 4000, "tie_word_embeddings": False,
-}  # fmt: skip
 SEVEN_BILLION: dict[str, Any] = {
     "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
     "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False,
 }  # fmt: skip
-ROW, ROWS, DEVICES = 128, 2, 8
-FAMILIES: dict[str, tuple[Any, Any]] = {
-    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
-    "llama": (LlamaConfig, LlamaForCausalLM),
-}
-
-
-def _build(family: str, *, adapter: list[str] | None, checkpointing: bool, **changes: Any) -> Any:
-    torch.manual_seed(0)
-    config, kind = FAMILIES[family]
-    model: Any = kind(config(**{**SHAPE, **changes})).train()
-    if adapter is not None:
-        model = add_adapter(model, AdapterSettings(lora_target_modules=adapter))
-    if checkpointing:
-        plain: Any = unwrap_adapter(model)
-        plain.activation_checkpointing_enable({"use_reentrant": False})
-    return model
-
-
-def _batches() -> list[MicroBatch]:
-    generator = np.random.default_rng(0)
-    completions = (ROW // 4, ROW // 4)
-    groups = [[build_group(generator, prompt=ROW // 2, completions=completions) for _ in range(ROWS)] for _ in range(2)]
-    return [lay_out(rows, shared=True, pad_id=0) for rows in groups]
 
 
 def _step(
@@ -84,7 +55,7 @@ def _measure(scorer: Any, dtype: torch.dtype, reference: FrozenReference | None 
     """Peak of the third step, whose optimizer has its moments and whose exchange its buffers; two micro-batches."""
     trained = [parameter for parameter in scorer.parameters() if parameter.requires_grad]
     optimizer = build_adamw([{"params": trained}], kind="cpu", precision="fp32", lr=1e-4)
-    batches = _batches()
+    batches = build_batches()
     frozen = [] if reference is None else [*reference.scorer.parameters(), *reference.scorer.buffers()]
     with LiveBytes([*scorer.parameters(), *scorer.buffers(), *frozen], resizes=is_sharded(scorer)) as measured:
         for _ in range(2):
@@ -93,10 +64,6 @@ def _measure(scorer: Any, dtype: torch.dtype, reference: FrozenReference | None 
         measured.peak = 0
         _step(scorer, optimizer, batches, dtype, reference)
     return measured.peak
-
-
-def _step_shape(dtype: torch.dtype) -> dict[str, Any]:
-    return {"tokens": ROW * ROWS, "row_tokens": ROW, "counted_tokens": ROWS * ROW // 2, "compute_dtype": dtype}
 
 
 KINDS = [
@@ -113,8 +80,8 @@ KINDS = [
 def test_a_device_alone_holds_what_is_estimated_to_a_tenth(
     family: str, adapter: list[str] | None, checkpointing: bool, dtype: torch.dtype
 ) -> None:
-    model = _build(family, adapter=adapter, checkpointing=checkpointing)
-    estimate = estimate_memory(model, **_step_shape(dtype))
+    model = build_model(family, adapter=adapter, checkpointing=checkpointing)
+    estimate = estimate_memory(model, **step_shape(dtype))
     assert estimate.total == pytest.approx(_measure(Scorer(model), dtype), rel=0.1), estimate
 
 
@@ -145,8 +112,8 @@ SPREAD = [
 def test_a_device_of_several_under_fsdp2_holds_what_is_estimated_to_a_tenth(
     ranks: Ranks, adapter: list[str] | None, checkpointing: bool, dtype: torch.dtype
 ) -> None:
-    model = _build("qwen2", adapter=adapter, checkpointing=checkpointing)
-    estimate = share_memory(model, devices=ranks.size, parallel="fsdp", **_step_shape(dtype))
+    model = build_model("qwen2", adapter=adapter, checkpointing=checkpointing)
+    estimate = share_memory(model, devices=ranks.size, parallel="fsdp", **step_shape(dtype))
     scorer: Any = Scorer(model)
     _shard(scorer, model, ranks, dtype)
     assert estimate.total == pytest.approx(_measure(scorer, dtype), rel=0.1), estimate
@@ -166,8 +133,8 @@ def _summed(_, bucket):  # DDP reads annotations, and those of this file are tex
 def test_a_device_of_two_under_ddp_holds_what_is_estimated_to_a_tenth(
     ranks: Ranks, adapter: list[str] | None, dtype: torch.dtype
 ) -> None:
-    model = _build("qwen2", adapter=adapter, checkpointing=False)
-    estimate = share_memory(model, devices=ranks.size, parallel="ddp", **_step_shape(dtype))
+    model = build_model("qwen2", adapter=adapter, checkpointing=False)
+    estimate = share_memory(model, devices=ranks.size, parallel="ddp", **step_shape(dtype))
     scorer = torch.nn.parallel.DistributedDataParallel(Scorer(model), **DATA_PARALLEL)
     scorer.register_comm_hook(None, _summed)
     assert estimate.total == pytest.approx(_measure(scorer, dtype), rel=0.1), estimate
@@ -177,8 +144,8 @@ def test_a_device_of_two_under_ddp_holds_what_is_estimated_to_a_tenth(
 @pytest.mark.parametrize("ranks", [1, 4], indirect=True)
 def test_a_frozen_reference_costs_what_is_estimated_to_a_tenth(ranks: Ranks, ref_dtype: torch.dtype | None) -> None:
     """Of the whole, and of what it is more than without a reference."""
-    model = _build("qwen2", adapter=None, checkpointing=False)
-    shape: dict[str, Any] = {"devices": ranks.size, "parallel": "fsdp", **_step_shape(torch.float32)}
+    model = build_model("qwen2", adapter=None, checkpointing=False)
+    shape: dict[str, Any] = {"devices": ranks.size, "parallel": "fsdp", **step_shape(torch.float32)}
     without = share_memory(model, **shape)
     estimate = share_memory(model, **shape, has_frozen_reference=True, reference_dtype=ref_dtype)
     scorer, frozen = Scorer(model), Scorer(copy_of_start(model, ref_dtype))
@@ -192,7 +159,7 @@ def test_a_frozen_reference_costs_what_is_estimated_to_a_tenth(ranks: Ranks, ref
 
 
 def test_ddp_holds_gradients_once_more_and_nothing_less() -> None:
-    model = _build("qwen2", adapter=None, checkpointing=False)
+    model = build_model("qwen2", adapter=None, checkpointing=False)
     alone = estimate_memory(model, tokens=64)
     shared = share_memory(model, devices=8, parallel="ddp", tokens=64)
     assert shared.total == alone.total + alone.gradients

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from deepspeed_package import CannotInstall, deepspeed_environment
 from jobs import job, movement_ratio, write_pairs
-from launching import run_ranks
+from launching import run_program, run_ranks
 from ranks.test_data_parallel import SAME_LOSS, SAME_UPDATE, assert_same_records, write_one_long_row
 from runs import read_metrics, run_burnish
 
@@ -156,3 +156,21 @@ def test_one_process_trains_as_without_the_json(
         for run in (runs / "uneven-0", tmp_path / "run")
     ]
     assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+
+
+HELD = (
+    (None, "fp32", {"stage": 1}),
+    (None, "fp32", {"stage": 2}),
+    (None, "bf16", {"stage": 1, "reduce_bucket_size": 1_000_000}),
+    (None, "bf16", {"stage": 2, "reduce_bucket_size": 1_000_000}),
+    (None, "fp32", {"stage": 1, "overlap_comm": True}),
+    (["all-linear"], "bf16", {"stage": 2, "overlap_comm": True}),
+)
+
+
+def test_a_device_of_two_under_zero_holds_what_is_estimated_to_a_tenth(tmp_path: Path) -> None:
+    done = run_program(2, "zero_bytes.py", HELD, tmp_path)
+    held = [json.loads(line.removeprefix("BYTES ")) for line in done.stdout.splitlines() if line.startswith("BYTES ")]
+    assert len(held) == len(HELD)
+    for case, (estimated, measured) in zip(HELD, held, strict=True):
+        assert estimated == pytest.approx(measured, rel=0.1), case

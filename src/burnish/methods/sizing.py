@@ -18,12 +18,14 @@ from burnish.data.prepare import GroupKind, Prepared
 from burnish.engine.method import Method
 from burnish.engine.plan import describe_memory, format_bytes
 from burnish.engine.sizes import parse_size
+from burnish.engine.zero_settings import read_zero
 from burnish.methods.data import prepare_data
 from burnish.methods.opening import Inputs, enable_checkpointing, find_tokenizer
 from burnish.methods.reference import has_given_reference
 from burnish.models.estimate import count_parameters
 from burnish.models.fit import USABLE, Fitting, PaperRun, Setup, fewest_devices, find_setups, most_tokens
 from burnish.models.paper import find_config_folder, sketch_model, sketch_policy
+from burnish.models.sharing import Zero
 from burnish.scoring.architecture import describe_architecture
 from burnish.scoring.scorer import unwrap_adapter
 
@@ -61,7 +63,7 @@ def plan_devices(config: Any, inputs: Inputs, method: Method, kind: GroupKind) -
         "policy": f"{config.model_name_or_path} ({type(unwrap_adapter(model)).__name__}); config only, no weights read",
         "parameters": f"{counts.trainable:,} trained of {counts.total:,}",
         "precision": f"{setup.precision} compute over float32 weights",
-        "parallel": f"{setup.parallel}, {run.devices} devices" if run.devices > 1 else "one device",
+        "parallel": _spread_in_words(setup, run.devices),
         "rows": told,
     }
     if config.device_memory is None:
@@ -72,6 +74,12 @@ def plan_devices(config: Any, inputs: Inputs, method: Method, kind: GroupKind) -
     title = f"burnish {method.name}: {_devices(run)} of {format_bytes(run.memory)}, on paper"
     facts["room"] = f"{format_bytes(run.usable)} a device; {1 - USABLE:.0%} is left to driver, allocator and buffers"
     return SizePlan(title, facts | _verdict(config, run, setup))
+
+
+def _spread_in_words(setup: Setup, devices: int) -> str:
+    if devices == 1:
+        return "one device"
+    return f"{setup.parallel if setup.zero is None else f'DeepSpeed ZeRO-{setup.zero.stage}'}, {devices} devices"
 
 
 def _verdict(config: Any, run: PaperRun, setup: Setup) -> dict[str, str]:
@@ -170,6 +178,7 @@ def _setup_of(config: Any, run: PaperRun) -> Setup:
         use_peft=config.use_peft or hasattr(run.build(Setup()), "peft_config"),
         precompute_ref_log_probs=getattr(config, "precompute_ref_log_probs", False),
         activation_offloading=config.activation_offloading,
+        zero=None if config.deepspeed is None else Zero.of_options(read_zero(config.deepspeed)["zero_optimization"]),
     )
 
 

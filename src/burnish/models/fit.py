@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from burnish.models.estimate import MemoryEstimate
-from burnish.models.sharing import Parallel, share_memory
+from burnish.models.sharing import Parallel, Zero, share_memory
 
 USABLE = 0.9
 """Share of a device's memory that a plan may fill; driver, allocator and exchange buffers have the rest."""
@@ -36,14 +36,17 @@ class Setup:
     use_peft: bool = False
     precompute_ref_log_probs: bool = False
     activation_offloading: bool = False
+    zero: Zero | None = None
+    """DeepSpeed's, whose JSON is the user's own: it is never added, and FSDP2 takes its place."""
 
     def flags_beside(self, other: Setup) -> str:
         """What has to be added to the flags of another setup to make it this one."""
         words = []
         for field in fields(self):
             value = getattr(self, field.name)
-            if value != getattr(other, field.name):
+            if field.name != "zero" and value != getattr(other, field.name):
                 words.append(f"--{field.name}" if value is True else f"--{field.name} {value}")
+        words += ["without --deepspeed"] if other.zero and not self.zero else []
         return " ".join(words)
 
 
@@ -91,6 +94,7 @@ class PaperRun:
             model,
             devices=self.devices,
             parallel=setup.parallel,
+            zero=setup.zero,
             tokens=tokens,
             row_tokens=min(self.row_tokens, tokens),
             compute_dtype={"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[setup.precision],
@@ -178,6 +182,7 @@ def _alternatives(run: PaperRun, given: Setup) -> Iterator[tuple[frozenset[str],
     chosen = [subset for count in range(len(names) + 1) for subset in itertools.combinations(names, count)]
     for subset in sorted(chosen, key=lambda subset: sum(COSTS[name] for name in subset)):
         setup = replace(given, **{name: changes[name] for name in subset})
+        setup = replace(setup, zero=None) if setup.parallel == "fsdp" else setup
         is_idle = setup.use_peft and run.reference_weights is None and "precompute_ref_log_probs" in subset
         if not is_idle and not (setup.parallel == "fsdp" and setup.precision == "fp16"):
             yield frozenset(subset), setup
