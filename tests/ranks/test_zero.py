@@ -17,7 +17,7 @@ from launching import run_program, run_ranks
 from ranks.test_data_parallel import SAME_LOSS, SAME_UPDATE, assert_same_records, write_one_long_row
 from runs import read_metrics, run_burnish
 
-pytestmark = pytest.mark.slow  # 90 s, and 30 s for the package where it is not there yet
+pytestmark = pytest.mark.slow  # 160 s, and 30 s for the package where it is not there yet
 
 STAGES = (1, 2)
 SKIPPING = (
@@ -74,7 +74,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory, _deepspeed: None) -> Path:
 
     for name in jobs:
         run_burnish(*words(name, 0))
-    run_ranks(2, [words(name, stage) for name in jobs for stage in STAGES], folder)
+    half = ("--precision", "bf16")
+    run_burnish(*words("long", 0), "--output_dir", folder / "half-0", *half)
+    halves = [[*words("long", stage), "--output_dir", folder / f"half-{stage}", *half] for stage in STAGES]
+    run_ranks(2, [*(words(name, stage) for name in jobs for stage in STAGES), *halves], folder)
+    run_ranks(4, [[*words("long", stage), "--output_dir", folder / f"four-{stage}"] for stage in STAGES], folder)
     return folder
 
 
@@ -90,6 +94,23 @@ def test_zero_makes_one_ordinary_model_that_moved_alike(name: str, stage: int, r
     assert movement_ratio(runs / f"{name}-0", runs / f"{name}-{stage}") < SAME_UPDATE
     folders = [{path.name for path in (runs / f"{name}-{n}" / "model").iterdir()} for n in (0, stage)]
     assert folders[0] == folders[1]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_four_ranks_train_as_one_process(stage: int, runs: Path) -> None:
+    assert_same_records(runs / "long-0", runs / f"four-{stage}")
+    assert movement_ratio(runs / "long-0", runs / f"four-{stage}") < SAME_UPDATE
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_bf16_rounds_as_in_one_process(stage: int, runs: Path) -> None:
+    rounding = movement_ratio(runs / "long-0", runs / "half-0")
+    assert 1e-3 < movement_ratio(runs / "long-0", runs / f"half-{stage}") < 1.25 * rounding
+    losses = [
+        [record["loss"] for record in read_metrics(runs / run) if record["kind"] == "train"]
+        for run in ("half-0", f"half-{stage}")
+    ]
+    assert losses[1] == pytest.approx(losses[0], abs=2e-3)
 
 
 @pytest.mark.parametrize("stage", STAGES)
