@@ -237,6 +237,7 @@ def test_the_arguments_of_from_pretrained_become_settings():
     words = '{"torch_dtype": "bfloat16", "revision": "v1", "use_cache": false, "attn_implementation": "eager"}'
     expected = {"precision": "bf16", "model_revision": "v1", "attn_implementation": "eager"}
     assert settings("--model_init_kwargs", words) == expected
+    assert settings("--attn_implementation", "flex_attention") == {"attn_implementation": "flex_attention"}
 
 
 @pytest.mark.parametrize(
@@ -252,7 +253,7 @@ def test_the_arguments_of_from_pretrained_become_settings():
         (["--gradient_checkpointing_kwargs", '{"context_fn": 1}'], "context_fn is not supported"),
         (["--attn_implementation", "flash_attention_2"], "a shared prompt needs a mask of its own, which sdpa takes"),
         (["--attn_implementation", "kernels-community/flash-attn"], "is not supported; leave it out"),
-        (["--attn_implementation", "fast"], "must be one of sdpa, eager"),
+        (["--attn_implementation", "fast"], "must be one of sdpa, eager, flex_attention"),
         (["--model_init_kwargs", '{"attn_implementation": "flash_attention_2"}'], "leave it out: a shared prompt"),
         (["--max_target_length", "512"], "use --max_completion_length"),
         (["--load_in_4bit"], "train a LoRA adapter over full weights: --use_peft"),

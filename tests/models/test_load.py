@@ -80,6 +80,16 @@ def test_eager_is_taken_where_the_model_has_no_sdpa(
         load_policy(settings_for(golden, attn_implementation="sdpa"))
 
 
+def test_flex_attention_is_taken_where_the_model_has_it(
+    golden: Path, settings_for: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flex = settings_for(golden, attn_implementation="flex_attention")
+    assert load_policy(flex).config._attn_implementation == "flex_attention"
+    monkeypatch.setattr("transformers.Qwen2ForCausalLM._supports_flex_attn", False)
+    with pytest.raises(ConfigError, match="has no flex_attention; leave --attn_implementation out"):
+        load_policy(flex)
+
+
 @pytest.mark.parametrize("key", ["_attn_implementation", "_attn_implementation_internal", "attn_implementation"])
 def test_a_config_cannot_choose_the_attention_code(golden: Path, settings_for: Make, key: str) -> None:
     edit_config(golden, **{key: "somebody/kernel-that-runs"})

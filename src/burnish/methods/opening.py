@@ -13,7 +13,7 @@ from torch import nn
 from burnish.console import notice
 from burnish.data.followers import Sets, prepare_once
 from burnish.data.prepare import GroupKind, Prepared
-from burnish.device.attention import check_attention
+from burnish.device.attention import check_attention, check_flex_attention
 from burnish.device.launch import build_accelerator
 from burnish.device.pick import Device, pick_device
 from burnish.device.precision import Precision, choose_precision
@@ -89,7 +89,7 @@ def open_run(config: Any, inputs: Inputs, method: Method, kind: GroupKind, run_p
         device, precision = _choose_device(config)
         for name in ("model", "ref_model"):
             if getattr(inputs, name) is not None:
-                check_attention(getattr(inputs, name), device, name)
+                check_attention(getattr(inputs, name), device, name, deterministic=config.deterministic)
         zero = zero_options(config, ranks, global_batch_size(config, ranks.size), precision)
         ranks.connect(device)
         accelerator = build_accelerator(device, precision, **tracker_options(config.report_to, run_path or Path()))
@@ -200,6 +200,7 @@ def offloads(config: Any, device: Device) -> bool:
 def _choose_device(config: Any) -> tuple[Device, Precision]:
     """Take and set up the device, and say which it is, in which precision, and why."""
     device = pick_device(config.device, num_threads=config.num_threads, jit_compile=config.npu_jit_compile)
+    check_flex_attention(config.attn_implementation, device, deterministic=config.deterministic)
     if config.deterministic:
         use_deterministic_kernels()
     precision = choose_precision(config.precision, device)

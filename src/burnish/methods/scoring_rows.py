@@ -11,6 +11,7 @@ from burnish.batching.planner import plan_step
 from burnish.data.followers import prepare_once
 from burnish.data.prepare import data_cache_dir, prepare_groups
 from burnish.data.rows import RowSource
+from burnish.device.attention import check_flex_attention
 from burnish.device.pick import pick_device
 from burnish.device.ranks import join_ranks
 from burnish.models.reward import RewardScorer, load_reward_model
@@ -34,6 +35,7 @@ def score_groups(rows: RowSource, settings: Any, *, max_tokens: int) -> dict[int
     options: dict[str, Any] = {"kind": "ranking", "cache_dir": data_cache_dir(settings)}
     groups = prepare_once(ranks, lambda: (prepare_groups(rows, tokenizer, settings, **options), {}))[0].groups
     picked = pick_device("auto")
+    check_flex_attention(settings.attn_implementation, picked)
     ranks.connect(picked)
     device = picked.torch_device
     model = load_reward_model(settings, hub=settings.hub, pad_id=tokenizer.pad_token_id, needs_head=True)

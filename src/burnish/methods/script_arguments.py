@@ -53,7 +53,7 @@ class ModelConfig(AdapterSettings):
     dtype: str | None = "float32"
     """Precision of the computation: auto, float32, bfloat16 or float16. Weights are stored in float32."""
     attn_implementation: str | None = None
-    """Attention kernel: sdpa or eager."""
+    """Attention kernel: sdpa, eager or, on CUDA, flex_attention."""
     lora_task_type: str = "CAUSAL_LM"
     """Always CAUSAL_LM."""
     load_in_8bit: bool = False

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from burnish.device.attention import BURNISH_FLEX, FLEX
 from burnish.scoring.head import BLOCK_BYTES
 
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -145,8 +146,9 @@ def _activation_bytes(
     size = compute_dtype.itemsize
     is_half = size < torch.float32.itemsize
     precise, elements = _kept_elements(model, config, is_half=is_half)
-    quadratic = size
-    if getattr(config, "_attn_implementation", "sdpa") == "eager":
+    attention = getattr(config, "_attn_implementation", "sdpa")
+    quadratic = 0 if attention in (FLEX, BURNISH_FLEX) else size  # a block mask is small, and no layer copies it
+    if attention == "eager":
         has_softcap = getattr(config, "attn_logit_softcapping", None) is not None
         quadratic = heads * (size * (2 if has_softcap else 1) + (torch.float32.itemsize if is_half else 0))
     layer = tokens * (precise * torch.float32.itemsize + elements * size + row_tokens * quadratic)

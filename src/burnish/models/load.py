@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from burnish.console import notice
+from burnish.device.attention import FLEX
 from burnish.errors import ConfigError, ModelError, NumericsError
 from burnish.models.adapters import base_modules, load_adapter
 from burnish.models.folder import ADAPTER_CONFIG, check_model_folder, is_adapter_folder, read_json
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 _SDPA_REFUSED = "scaled_dot_product_attention"
+_FLEX_REFUSED = "torch's flex_attention"
 _SHOWN_KEYS = 3
 
 
@@ -112,6 +114,8 @@ def _read_model(folder: Path, settings: ModelSettings, storage_dtype: torch.dtyp
     try:
         return _from_pretrained(folder, settings, storage_dtype, wanted or "sdpa")
     except ValueError as error:
+        if wanted == FLEX:
+            raise ConfigError(f"{folder} has no {FLEX}; leave --attn_implementation out") from error
         if _SDPA_REFUSED not in str(error):
             raise
         if wanted is not None:
@@ -143,7 +147,7 @@ def _from_pretrained(
     except ModelError:
         raise
     except Exception as error:  # whatever a damaged config or remote code raises
-        if _SDPA_REFUSED in str(error):
+        if _SDPA_REFUSED in str(error) or _FLEX_REFUSED in str(error):
             raise
         raise ModelError(f"the model in {folder} can't be loaded: {_cause(error)}") from error
     model, info = loaded

@@ -29,8 +29,9 @@ class ModelSettings:
     """Branch, tag or commit of a hub model."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for sources that you trust."""
-    attn_implementation: Literal["sdpa", "eager"] | None = None
-    """Attention kernel; None takes sdpa where the model has it, else eager."""
+    attn_implementation: Literal["sdpa", "eager", "flex_attention"] | None = None
+    """Attention kernel; None takes sdpa where the model has it, else eager. flex_attention spares tree rows their dense
+    mask, on CUDA only."""
     fused_operators: list[str] = field(default_factory=lambda: ["auto"])
     """Fused operators on an NPU: attention, cross_entropy, rms_norm, rotary, swiglu; auto takes what model and
     card can use; none takes none."""

@@ -8,11 +8,14 @@ from typing import Any
 
 from torch import nn
 
+from burnish.device.attention import BURNISH_FLEX
 from burnish.device.fused.kernels import ATTENTION as FUSED_ATTENTION
 from burnish.scoring.head import HeadShape
 from burnish.scoring.tree_attention import NAME as TREE_ATTENTION
 
 _SHAREABLE_LAYERS = {"full_attention", "sliding_attention"}
+_TAKE_A_MASK = {"sdpa", "eager", TREE_ATTENTION, BURNISH_FLEX, FUSED_ATTENTION}
+"""Attentions to which a mask of tree rows can be given."""
 PACKED_WITHOUT_CHECK = frozenset({"llama", "qwen2", "qwen3", "mistral", "granite", "cohere"})
 """Architectures whose packed rows the test suite compares with separate ones."""
 _NO_POSITION_IDS = "its positions are not given by ids"
@@ -98,7 +101,7 @@ def _why_unshareable(model: nn.Module, config: Any, layer_types: tuple[str, ...]
     other = [kind for kind in layer_types if kind not in _SHAREABLE_LAYERS]
     if other:
         return f"{config.model_type} has layers of kind {', '.join(other)}"
-    if getattr(config, "_attn_implementation", "sdpa") not in ("sdpa", "eager", TREE_ATTENTION, FUSED_ATTENTION):
+    if getattr(config, "_attn_implementation", "sdpa") not in _TAKE_A_MASK:
         return f"attention {config._attn_implementation} takes no mask of its own"
     decoder = decoder_of(model)
     if "position_ids" not in inspect.signature(decoder.forward).parameters:

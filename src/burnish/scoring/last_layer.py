@@ -28,7 +28,7 @@ LAYERS = frozenset(
     }
 )
 """Classes that compute h = x + r · o(attention(norm(x))), then h + r · mlp(norm(h)), r = 1 or residual_multiplier."""
-_ATTENTIONS = frozenset({"sdpa", "eager", "burnish_tree", "burnish_npu"})
+_ATTENTIONS = frozenset({"sdpa", "eager", "burnish_tree", "burnish_flex", "burnish_npu"})
 """Attentions that ignore keywords which they do not know."""
 
 

@@ -9,10 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 
 from burnish.batching.layout import PADDING, MicroBatch, prompt_tokens, token_copies
+from burnish.device.attention import BURNISH_FLEX
 from burnish.device.fused.cross_entropy import takes_cross_entropy
 from burnish.scoring.architecture import Architecture, decoder_of, describe_architecture
+from burnish.scoring.flex_attention import tree_block_mask, use_flex_attention
 from burnish.scoring.head import NO_EXTRAS, HeadExtras, TokenScores, score_tokens
 from burnish.scoring.last_layer import KEPT, trim_last_layer
 from burnish.scoring.masks import additive, tree_mask
@@ -66,6 +69,7 @@ class Scorer(nn.Module):
         self.keeping: Callable[[], AbstractContextManager[None]] = nullcontext
         """Makes a block around each forward pass, which says where its backward pass finds what it needs."""
         self.has_routers = own_router_coefficient(unwrap_adapter(model)) is not None
+        use_flex_attention(unwrap_adapter(model))
         self.architecture: Architecture = describe_architecture(unwrap_adapter(model))
         self.trims_last_layer = trim_last_layer(decoder_of(unwrap_adapter(model)))
         """Whether the last layer is computed only where its output is used."""
@@ -178,17 +182,19 @@ class Scorer(nn.Module):
             inputs["output_router_logits"] = self.sums_routing  # else a config may ask for logits that nobody reads
         return inputs
 
-    def _attention_mask(self, batch: MicroBatch) -> Tensor | dict[str, Tensor]:
+    def _attention_mask(self, batch: MicroBatch) -> Tensor | BlockMask | dict[str, Tensor | BlockMask]:
         if not batch.is_shared:
             return (batch.segment_ids != PADDING).long()
         masks = {kind: self._tree_mask(batch, kind) for kind in self.architecture.layer_types}
         return masks if self.architecture.mask_by_layer_type else next(iter(masks.values()))
 
-    def _tree_mask(self, batch: MicroBatch, layer_type: str) -> Tensor:
+    def _tree_mask(self, batch: MicroBatch, layer_type: str) -> Tensor | BlockMask:
         window = self.architecture.window if layer_type == "sliding_attention" else None
+        attention = getattr(unwrap_adapter(self.model).config, "_attn_implementation", None)
+        if attention == BURNISH_FLEX:
+            return tree_block_mask(batch.segment_ids, batch.position_ids, window=window)
         mask = tree_mask(batch.segment_ids, batch.position_ids, window=window)
-        config: Any = unwrap_adapter(self.model).config
-        return additive(mask, next(self.model.parameters()).dtype) if config._attn_implementation == "eager" else mask
+        return additive(mask, next(self.model.parameters()).dtype) if attention == "eager" else mask
 
 
 def _split_prompts(tokens: TokenScores, slots: Tensor, batch: MicroBatch) -> tuple[Tensor, TokenScores]:

@@ -136,7 +136,7 @@ def tree_attention(
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
-    tensors = _one_dtype(query, key, value)
+    tensors = one_dtype(query, key, value)
     with torch.autocast(query.device.type, enabled=False):
         return _attend_packed(tree_rows, tensors, scaling, dropout), None
 
@@ -184,7 +184,7 @@ def _attend_block(
     return outputs
 
 
-def _one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
+def one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Under autocast, cast once here and not in every call; on the CPU to float32.
 
     torch's flash kernel on the CPU takes twice as long in bfloat16 as in float32 for the gradient, at these lengths.

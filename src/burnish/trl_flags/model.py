@@ -31,9 +31,9 @@ def read_precision(_: Any, layer: Layer) -> dict[str, Any]:
 
 
 def read_attention(value: Any) -> Any:
-    """Sdpa or eager; kernels that take no mask are refused with their reason."""
+    """Sdpa, eager or flex_attention; kernels that take no mask are refused with their reason."""
     word = value[0] if isinstance(value, list) and len(value) == 1 else value
-    if isinstance(word, str) and ("flash" in word or "/" in word or word == "flex_attention"):
+    if isinstance(word, str) and ("flash" in word or "/" in word):
         raise ConfigError(
             f"--attn_implementation {word} is not supported; leave it out: a shared prompt needs a mask of its own, "
             "which sdpa takes"
@@ -106,8 +106,8 @@ MODEL: dict[str, Answer] = {
     "fp16_full_eval": NotNeeded("evaluation computes in the precision of training", "评测与训练使用相同的计算精度"),
     "tf32": Refused("use --precision bf16, or leave it out", "请用 --precision bf16，或去掉此项"),
     "attn_implementation": Same(
-        "sdpa or eager: shared prompts need a mask of their own, which flash-attention kernels do not take",
-        "sdpa 或 eager：共享提示需要自定义掩码，flash-attention 内核不接受",
+        "sdpa, eager or, on CUDA, flex_attention: shared prompts need a mask of their own, not taken by flash kernels",
+        "sdpa、eager，或在 CUDA 上用 flex_attention：共享提示需要自定义掩码，flash-attention 内核不接受",
         read=read_attention,
     ),
     "model_init_kwargs": Translated(
