@@ -71,7 +71,8 @@ def _endless_settings(folder: Path) -> dict[str, Any]:
     rows.write_text(json.dumps(row) + "\n")
     template.write_text(ENDLESS)
     names = {"model_name_or_path": POLICY, "dataset_name": rows, "chat_template_path": template}
-    return {name: str(path) for name, path in names.items()} | {"lazy_tokenise": True}
+    # With an evaluation before the first step, no row is taken before the others.
+    return {name: str(path) for name, path in names.items()} | {"lazy_tokenise": True, "eval_on_start": True}
 
 
 def _half_written(folder: Path) -> list[Path]:

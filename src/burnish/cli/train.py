@@ -96,7 +96,7 @@ class _ManyReplies:
     def _measure(self) -> Any:
         from burnish.demo.showcase import measure_manners
 
-        return measure_manners(self.trainer.model, self.trainer.processing_class, self.rows)
+        return measure_manners(self.trainer.session.model, self.trainer.processing_class, self.rows)
 
     def compare(self) -> str:
         from burnish.demo.showcase import format_comparison

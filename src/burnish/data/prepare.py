@@ -103,7 +103,7 @@ def prepare_groups(
         DataError: unusable rows (on_bad_row "error"), dropped rows (strict_data), no row of the kind's form, a chat
             template that is missing or does not fit, or a cache folder that cannot be written.
     """
-    entry = CacheEntry(cache_dir, _cache_key(rows, tokenizer, settings, kind))
+    entry = cache_entry(rows, tokenizer, settings, kind, cache_dir)
     found = entry.load()
     if found is None:
         found = _prepare_and_keep(rows, tokenizer, settings, kind, entry)
@@ -113,12 +113,16 @@ def prepare_groups(
     return Prepared(groups, report)
 
 
-def _cache_key(rows: RowSource, tokenizer: PreTrainedTokenizerBase, settings: DataSettings, kind: GroupKind) -> str:
+def cache_entry(
+    rows: RowSource, tokenizer: PreTrainedTokenizerBase, settings: DataSettings, kind: GroupKind, cache_dir: Path
+) -> CacheEntry:
+    """Where rows are kept once they are prepared."""
     chosen = (kind, settings.max_length, settings.truncation_mode, settings.on_bad_row, settings.strict_data)
     chosen += (settings.tokenizer_backend, settings.max_prompt_length, settings.max_completion_length)
     if isinstance(settings, CountingSettings):
         chosen += (settings.completion_only_loss, settings.assistant_only_loss, settings.dataset_text_field)
-    return sha256_of(rows.name, rows.fingerprint, tokenizer_fingerprint(tokenizer), repr(chosen), code_fingerprint())
+    parts = (rows.name, rows.fingerprint, tokenizer_fingerprint(tokenizer), repr(chosen), code_fingerprint())
+    return CacheEntry(cache_dir, sha256_of(*parts))
 
 
 def _prepare_and_keep(
@@ -162,7 +166,7 @@ def _prepare(
     work = Preparation(rows, settings, kind, DataReport(rows.name))
     with GroupWriter(path) as writer:
         with _few_collections(), open_encoder(tokenizer, settings.dataset_num_proc, backend) as encode:
-            work.run(writer, encode)
+            work.run(writer.add, encode)
         work.check()
     return work, writer.fingerprint
 
@@ -203,7 +207,8 @@ class Preparation:
     num_unknown: int = 0
     num_conversations: int = 0
 
-    def run(self, writer: GroupWriter, encode: Encode) -> None:
+    def run(self, add: Callable[[PromptGroup], None], encode: Encode) -> None:
+        """Give each group to `add`, in the rows' order."""
         with progress("tokenising", total=self.rows.num_rows or 0, unit="rows") as advance:
             for batch, encoded in encode(self._batches()):
                 places = zip(batch.places, batch.numbers, strict=True)
@@ -211,7 +216,7 @@ class Preparation:
                     group = self._finish(example, place, result)
                     if group is not None:
                         self.hashes.add(group)
-                        writer.add(replace(group, number=number))
+                        add(replace(group, number=number))
                 advance(batch.num_rows)
 
     def check(self) -> None:

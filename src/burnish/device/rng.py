@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,19 +39,41 @@ def set_device_rng_state(device: Device, state: torch.Tensor) -> None:
         _module(device).set_rng_state(state, device.torch_device)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RngMark:
+    """Where all generators stand."""
+
+    device: Device
+    python: Any
+    numpy: Any
+    torch_states: tuple[torch.Tensor, ...]
+    """Of the CPU's generator, and of the accelerator's where there is one."""
+
+    @classmethod
+    def take(cls, device: Device) -> RngMark:
+        """Remember where they stand now."""
+        states = (torch.get_rng_state(), device_rng_state(device))
+        return cls(device, random.getstate(), np.random.get_state(), tuple(one for one in states if one is not None))
+
+    def put_back(self) -> None:
+        """Put them back there, as often as it is called."""
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)
+        torch.set_rng_state(self.torch_states[0])
+        for state in self.torch_states[1:]:
+            set_device_rng_state(self.device, state)
+
+    def stands_as(self, other: RngMark) -> bool:
+        """Whether all generators stood where they did for another mark of the same device."""
+        (name, keys, *rest), (other_name, other_keys, *other_rest) = self.numpy, other.numpy
+        same_numpy = (name, *rest) == (other_name, *other_rest) and np.array_equal(keys, other_keys)
+        pairs = zip(self.torch_states, other.torch_states, strict=True)
+        return self.python == other.python and same_numpy and all(torch.equal(*pair) for pair in pairs)
+
+
 def mark_rng(device: Device) -> Callable[[], None]:
     """Remember where all generators stand; what it returns puts them back there, as often as it is called."""
-    python, numpy_state = random.getstate(), np.random.get_state()
-    torch_state, device_state = torch.get_rng_state(), device_rng_state(device)
-
-    def put_back() -> None:
-        random.setstate(python)
-        np.random.set_state(numpy_state)
-        torch.set_rng_state(torch_state)
-        if device_state is not None:
-            set_device_rng_state(device, device_state)
-
-    return put_back
+    return RngMark.take(device).put_back
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from torch import nn
 
 from burnish.engine.method import Method, MicroBatchLoss, Scored
 from burnish.errors import NumericsError
+from burnish.models.cached_reference import CachedReference
 
 LOGP_TOLERANCE_NATS = 1e-3
 """Most that a completion's log-probability may differ; the same kernels on the same rows give exactly 0."""
@@ -55,6 +56,12 @@ class StartInvariants:
             scores, token_logps=torch.zeros_like(scores.token_logps), logps=torch.zeros_like(scores.logps)
         )
         return self.method.loss(Scored(scored.batch, unmoved, unmoved), denominators).loss.item()
+
+
+def start_check(reference: CachedReference | None, model: nn.Module, method: Method) -> StartInvariants | None:
+    """The check of a fresh run's first micro-batch, where policy and reference must agree there."""
+    agrees = reference is not None and reference.starts_as_policy and not has_active_dropout(model)
+    return StartInvariants(method) if agrees else None
 
 
 def has_active_dropout(model: nn.Module) -> bool:

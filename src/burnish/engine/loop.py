@@ -13,6 +13,7 @@ from burnish.console import progress, warn
 from burnish.data.groups import PromptGroup
 from burnish.device.sharding import whole
 from burnish.engine.background import BackgroundJob
+from burnish.engine.begun_step import BegunStep, compute_step
 from burnish.engine.best import BestMetric
 from burnish.engine.cadence import Cadence
 from burnish.engine.callbacks import Callbacks
@@ -20,7 +21,6 @@ from burnish.engine.counters import Counters
 from burnish.engine.evaluation import EvaluationSets
 from burnish.engine.health import HealthWatch, without_health
 from burnish.engine.interruption import StopRequest
-from burnish.engine.memory_retry import train_within_memory
 from burnish.engine.metrics import MetricSums
 from burnish.engine.numerics import Verdict, judge_step
 from burnish.engine.passes import Passes
@@ -66,6 +66,8 @@ class TrainingLoop:
     """Asked after every step whether the run shall end early."""
     watchdog: Watchdog = field(default_factory=Watchdog)
     """Ends a run that makes no progress."""
+    begun: BegunStep | None = None
+    """The first step, where its gradients were computed before all rows were there."""
     counters: Counters = field(default_factory=Counters)
     sums: MetricSums = field(default_factory=MetricSums)
     step_seconds: float = 0.0
@@ -163,9 +165,9 @@ class TrainingLoop:
         """One optimizer step: gradients of all micro-batches, clip, step."""
         indices = [int(index) for index in self.sampler.groups_of(step)]
         members = [self.groups[index] for index in indices]
-        method = self.passes.method
-        method.set_progress(step / self.total_steps)
-        trained, step_sums = train_within_memory(self.passes, indices, members, method.denominators(members))
+        self.passes.method.set_progress(step / self.total_steps)
+        begun, self.begun = self.begun, None
+        trained, step_sums = compute_step(self.passes, begun, indices, members)
         self.counters.learning_rate = float(self.schedule.get_last_lr()[0])
         self.callbacks.call("on_pre_optimizer_step")
         verdict = self._judge(step, step_sums, self._clip())

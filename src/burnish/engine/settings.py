@@ -153,7 +153,7 @@ class TrainingSettings:
     self_check: bool = True
     """Compare shared prompts with separate rows on the first micro-batch, and fall back where they differ."""
     lazy_tokenise: bool = False
-    """Tokenise in a process of its own while the model is loaded, instead of before it; the result is the same."""
+    """Tokenise in a process of its own while the model is loaded and the first step begun; the result is the same."""
     disable_tqdm: bool = False
     """No progress bars, even on a terminal."""
     dry_run: bool = False

@@ -13,22 +13,29 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from shutil import rmtree
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from burnish import errors
 from burnish.console import notice
 from burnish.data.kinds import GroupKind
 from burnish.data.settings import CountingSettings, DataSettings
 from burnish.errors import BurnishError
+from burnish.methods.config import global_batch_size
 from burnish.models.settings import ModelSettings
 
+if TYPE_CHECKING:
+    from burnish.data.prepare import Prepared
+
 WORKER = "burnish.methods.ahead_worker"
-TASK, FAULT = "task.json", "fault.json"
+TASK, FAULT, FRONT, FRONT_FACTS = "task.json", "fault.json", "front.arrow", "front.json"
+LOOKS_SECONDS = 0.02
+"""Between looks for what the process hands over."""
 END_SECONDS = 15.0
 """How long the process may take to leave, once it is told to."""
 
@@ -75,6 +82,26 @@ def _obstacle(config: Any, given: Sequence[str]) -> str | None:
     return "--dry_run trains nothing" if config.dry_run else None
 
 
+def obstacle_to_beginning(config: Any, kept: Sequence[str] = ()) -> str | None:
+    """Why the first step has to wait for all rows; None where it may begin before.
+
+    Args:
+        config: settings of a method.
+        kept: names of what Python hands over besides data.
+    """
+    if kept:
+        return f"{' and '.join(kept)} came from Python"
+    reasons = {
+        "--resume_from_checkpoint goes on from another": config.resume_from_checkpoint,
+        "--precompute_ref_log_probs scores all before it": getattr(config, "precompute_ref_log_probs", False),
+        "--eval_on_start evaluates before it": config.eval_on_start,
+        "--profile measures it": config.profile,
+        "--deepspeed takes its gradients": config.deepspeed,
+        "the labels of all are balanced": config.method == "kto",
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
 class Ahead:
     """The process that prepares rows, from its start on. Use as a context manager, or call `stop`."""
 
@@ -89,6 +116,10 @@ class Ahead:
         counts = isinstance(config, CountingSettings)
         names = [field.name for field in fields(CountedAheadSettings if counts else AheadSettings)]
         task = {"kind": kind, "counts": counts, "settings": {name: getattr(config, name) for name in names}}
+        task["first_step"] = None
+        if obstacle_to_beginning(config) is None:
+            order = {"seed": config.seed, "strategy": config.train_sampling_strategy}
+            task["first_step"] = {"groups": global_batch_size(config), **order}
         (self.folder / TASK).write_text(json.dumps(task, default=str))
         # Its standard input is the line that it hangs on: the system closes it when this process ends, however it ends.
         # A session of its own keeps a terminal's Ctrl-C for the run, which then ends the process.
@@ -104,6 +135,24 @@ class Ahead:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def front(self) -> Prepared | None:
+        """Wait for the groups of the first step; None where all rows are prepared by then, or the process gives none.
+
+        The report says how many examples the set has; it counts nothing else.
+        """
+        # Here, for the process is to be started before these are imported.
+        from burnish.data.prepare import Prepared
+        from burnish.data.report import DataReport
+        from burnish.data.store import GroupStore
+
+        facts = self.folder / FRONT_FACTS
+        while self.process.poll() is None:
+            if facts.is_file():
+                told = json.loads(facts.read_text("utf-8"))
+                return Prepared(GroupStore.open(self.folder / FRONT), DataReport(**told))
+            time.sleep(LOOKS_SECONDS)
+        return None
 
     def wait(self) -> None:
         """Wait for the process to be done; where it broke down, a line says that the run prepares the rows itself.

@@ -11,9 +11,14 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from burnish.data.prepare import data_cache_dir, prepare_groups
+from burnish.batching.sampler import draw_order
+from burnish.data.cache import write_whole
+from burnish.data.front import prepare_front
+from burnish.data.prepare import cache_entry, data_cache_dir, prepare_groups
+from burnish.data.rows import RowSource
+from burnish.data.store import GroupStore
 from burnish.errors import BurnishError
-from burnish.methods.ahead import FAULT, TASK, AheadSettings, CountedAheadSettings
+from burnish.methods.ahead import FAULT, FRONT, FRONT_FACTS, TASK, AheadSettings, CountedAheadSettings
 from burnish.methods.data import open_rows
 from burnish.models.tokenizer import load_tokenizer
 
@@ -30,7 +35,7 @@ def main(folder: Path) -> int:
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_run, args=(folder,), daemon=True).start()
     try:
-        _prepare(json.loads((folder / TASK).read_text("utf-8")))
+        _prepare(json.loads((folder / TASK).read_text("utf-8")), folder)
     except BurnishError as error:
         fault = {"kind": type(error).__name__, "message": str(error)}
         (folder / FAULT).write_text(json.dumps(fault))
@@ -41,13 +46,30 @@ def main(folder: Path) -> int:
     return 0
 
 
-def _prepare(task: dict[str, Any]) -> None:
+def _prepare(task: dict[str, Any], folder: Path) -> None:
     settings_type = CountedAheadSettings if task["counts"] else AheadSettings
     settings = settings_type(**task["settings"])
     tokenizer = load_tokenizer(settings, settings)
     rows, held_out = open_rows(settings)
+    if task["first_step"] is not None:
+        _hand_over_front(rows, tokenizer, settings, task, folder)
     for source in (rows, *held_out.values()):
         prepare_groups(source, tokenizer, settings, kind=task["kind"], cache_dir=data_cache_dir(settings))
+
+
+def _hand_over_front(
+    rows: RowSource, tokenizer: Any, settings: AheadSettings, task: dict[str, Any], folder: Path
+) -> None:
+    """Write the groups of the first step, unless all rows are prepared already or how many there are is not known."""
+    kind, first, total = task["kind"], task["first_step"], rows.num_rows
+    entry = cache_entry(rows, tokenizer, settings, kind, data_cache_dir(settings))
+    if not total or entry.manifest.is_file():
+        return
+    order = draw_order(total, first["seed"], 0, first["strategy"])
+    groups = prepare_front(rows, tokenizer, settings, kind, order=order, wanted=first["groups"])
+    if groups:
+        GroupStore.from_groups(sorted(groups, key=lambda group: group.number), folder / FRONT)
+        write_whole(folder / FRONT_FACTS, json.dumps({"source": rows.name, "examples_read": total}))
 
 
 def _end_with_run(folder: Path) -> None:

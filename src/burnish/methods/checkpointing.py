@@ -22,7 +22,7 @@ from burnish.engine.checkpoint import (
 from burnish.engine.cut import Cut
 from burnish.engine.disk_space import missing_bytes
 from burnish.engine.fingerprints import Defaults
-from burnish.engine.invariants import StartInvariants, has_active_dropout
+from burnish.engine.invariants import start_check
 from burnish.engine.loop import TrainingLoop, resume_position
 from burnish.engine.method import Method
 from burnish.engine.run_dir import RunDir
@@ -196,6 +196,7 @@ class RunCheckpoints:
         for problem in state.lost:
             warn(f"resuming without a part of {state.path}: {problem}; it starts afresh")
         self._restore_cut(state)
+        self.loop.begun = None
         restore(self.loop, self.session.model, self.session.device, state)
         self._saved_best = (self.loop.best.value, self.loop.best.step)
         self.run_dir.cut_metrics(state.step, offset=state.metrics_bytes)
@@ -226,9 +227,8 @@ class RunCheckpoints:
 
     def _start(self) -> None:
         self.run_dir.cut_metrics(0)
-        reference = self.loop.passes.reference
-        if reference is not None and reference.starts_as_policy and not has_active_dropout(self.session.model):
-            self.loop.passes.at_start = StartInvariants(self.method)
+        passes = self.loop.passes
+        passes.at_start = start_check(passes.reference, self.session.model, self.method)
         if self.loop.counters.step == 0:
             find_budget(self.args, self.session, self.loop)
 

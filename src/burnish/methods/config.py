@@ -43,6 +43,13 @@ class MethodConfig(
         check_training_settings(self)
 
 
+def global_batch_size(config: TrainingSettings, num_ranks: int = 1) -> int:
+    """Groups of an optimizer step over all ranks."""
+    if config.global_batch_size is not None:
+        return config.global_batch_size
+    return config.per_device_train_batch_size * config.gradient_accumulation_steps * num_ranks
+
+
 @dataclass(kw_only=True)
 class StageDefaults:
     """Settings that other stages than DPO begin with other defaults, those of TRL."""

@@ -81,7 +81,7 @@ def build_loop(
     stepping, optimizer = _spread_optimizer(args, session, adamw)
     run_path = None if run_dir is None else run_dir.path
     callbacks = _build_callbacks(args, session, user_callbacks, run_path, optimizer=optimizer, lr_scheduler=schedule)
-    passes = _build_passes(session, method, stepping)
+    passes = build_passes(session, method, stepping)
     recorder = Recorder(run_dir=run_dir, callbacks=callbacks, accelerator=session.accelerator)
     passes.when_smaller = MemoryNotes(args, passes, recorder)
     watchdog = Watchdog(None if args.hang_timeout is None else parse_duration(args.hang_timeout), session.ranks)
@@ -106,6 +106,7 @@ def build_loop(
         save=save,
         settle=settle,
         watchdog=watchdog,
+        begun=session.begun,
         stop=StopRequest(None if args.max_time is None else parse_duration(args.max_time), started),
     )
 
@@ -137,7 +138,14 @@ def _spread_optimizer(args: Any, session: Session, adamw: Any) -> tuple[Any, Any
     )
 
 
-def _build_passes(session: Session, method: Method, stepping: Any) -> Passes:
+def build_passes(session: Session, method: Method, stepping: Any) -> Passes:
+    """What computes the run's steps.
+
+    Args:
+        session: the run's parts.
+        method: gives losses.
+        stepping: accelerate's Accelerator, or what stands in for it where DeepSpeed spreads the optimizer.
+    """
     return Passes(
         method=method,
         scorer=session.scorer,

@@ -21,7 +21,8 @@ from burnish.device.ranks import Ranks, join_ranks
 from burnish.device.rng import seed_everything, use_deterministic_kernels
 from burnish.engine.method import Method
 from burnish.engine.trackers import check_trackers, tracker_options
-from burnish.methods.ahead import Ahead, prepare_ahead
+from burnish.methods.ahead import Ahead, obstacle_to_beginning, prepare_ahead
+from burnish.methods.config import global_batch_size
 from burnish.methods.data import prepare_data
 from burnish.methods.zero import zero_options
 from burnish.models.adapters import add_adapter, gives_rewards, has_adapter, keep_start
@@ -40,6 +41,8 @@ class Inputs:
     train_dataset: Any = None
     eval_dataset: Any = None
     peft_config: Any = None
+    has_callbacks: bool = False
+    """Whether functions of the user's are called in the course of the run."""
     ahead: Ahead | None = None
     """The process that tokenises already; None lets the session start it, where the settings ask for it."""
 
@@ -47,6 +50,11 @@ class Inputs:
         """What of the data is here instead of in the settings."""
         names = ("tokenizer", "train_dataset", "eval_dataset")
         return [name for name in names if getattr(self, name) is not None]
+
+    def kept(self) -> list[str]:
+        """What of the run is here instead of in the settings, and could not be had a second time as it was."""
+        names = ("model", "ref_model", "peft_config")
+        return [name for name in names if getattr(self, name) is not None] + ["callbacks"] * self.has_callbacks
 
 
 @dataclass(slots=True)
@@ -72,8 +80,24 @@ class Opened:
         return [prepared.groups for prepared in (self.train, *self.held_out.values())]
 
 
-def open_run(config: Any, inputs: Inputs, method: Method, kind: GroupKind, run_path: Path | None) -> Opened:
+def open_run(
+    config: Any,
+    inputs: Inputs,
+    method: Method,
+    kind: GroupKind,
+    run_path: Path | None,
+    *,
+    begin: Callable[[Opened], None],
+) -> Opened:
     """Open data before the device is touched; with --lazy_tokenise, the policy's start before the data.
+
+    Args:
+        config: settings of the method.
+        inputs: what Python hands over.
+        method: looks at the rows, and loads the policy.
+        kind: what the method learns from.
+        run_path: the run directory; None writes nothing.
+        begin: with --lazy_tokenise, called with the rows that the run begins with while the others are tokenised.
 
     Raises:
         ConfigError, DataError: a setting or a row that no run can be made of.
@@ -95,17 +119,23 @@ def open_run(config: Any, inputs: Inputs, method: Method, kind: GroupKind, run_p
         accelerator = build_accelerator(device, precision, **tracker_options(config.report_to, run_path or Path()))
         load = partial(method.load_policy, config, pad_id=tokenizer.pad_token_id)
         start, fingerprints = load_start(config, inputs, load)
+        parts = (tokenizer, ranks, device, precision, accelerator, start, fingerprints)
+        front = _await_front(ahead, config, inputs) if ahead else None
+        if front is not None:
+            begin(Opened(*parts, front, {}, zero))
         if ahead:
             ahead.wait()
         train, held_out = data or prepare()
-    return Opened(tokenizer, ranks, device, precision, accelerator, start, fingerprints, train, held_out, zero)
+    return Opened(*parts, train, held_out, zero)
 
 
-def global_batch_size(config: Any, num_ranks: int = 1) -> int:
-    """Groups of an optimizer step over all ranks."""
-    if config.global_batch_size is not None:
-        return config.global_batch_size
-    return config.per_device_train_batch_size * config.gradient_accumulation_steps * num_ranks
+def _await_front(ahead: Ahead, config: Any, inputs: Inputs) -> Prepared | None:
+    """The rows that the run begins with; None where the first step waits for all, which a line then says."""
+    obstacle = obstacle_to_beginning(config, inputs.kept())
+    if obstacle is not None:
+        notice(f"--lazy_tokenise: the first step waits for all rows, since {obstacle}")
+        return None
+    return ahead.front()
 
 
 def find_tokenizer(config: Any, inputs: Inputs) -> Any:

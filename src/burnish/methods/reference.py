@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from burnish.models.moving_reference import MovingReference
 from burnish.models.reference import AdapterOffReference, FrozenReference, ReferenceProvider, copy_of_start
 from burnish.objectives.moving_reference import check_moving_reference
 from burnish.scoring.scorer import Scorer
+
+_ALL_KNOWN = "reference: every completion is in the cache; no reference model is loaded"
 
 
 def has_given_reference(config: Any, method: Method, stores: Sequence[GroupStore]) -> bool:
@@ -84,9 +87,9 @@ def build_reference(
     store = LogpStore(_store_folder(config, described), described)
     cached = CachedReference(None, store, starts_as_policy=starts_as_policy)
     moves = getattr(config, "sync_ref_model", False)
-    is_known = not moves and groups is not None and len(store) > 0 and cached.covers(groups)
+    is_known = not moves and groups is not None and _knows_all(cached, groups)
     if not any(ranks.agree([not is_known])):
-        notice("reference: every completion is in the cache; no reference model is loaded")
+        notice(_ALL_KNOWN)
         return cached
     cached.live = _live_reference(scorer, other, dtype)
     if not moves:
@@ -94,6 +97,18 @@ def build_reference(
     alpha, every = config.ref_model_mixup_alpha, config.ref_model_sync_steps
     check_moving_reference(alpha=alpha, every=every, uses_adapter=has_adapter(scorer.model))
     return MovingReference(cached, scorer.model, alpha=alpha, every=every)
+
+
+def let_go_if_known(reference: CachedReference | None, method: Method, stores: Sequence[GroupStore]) -> None:
+    """Let a live reference go where the cache holds every group, which was not known when it was made."""
+    asks_live = reference is not None and reference.live is not None and not method.scores_other_groups
+    if reference is not None and asks_live and _knows_all(reference, chain.from_iterable(stores)):
+        notice(_ALL_KNOWN)
+        reference.unload()
+
+
+def _knows_all(cached: CachedReference, groups: Iterable[PromptGroup]) -> bool:
+    return len(cached.store) > 0 and cached.covers(groups)
 
 
 def reference_dtype(config: Any) -> torch.dtype | None:

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from torch import nn
 
 from burnish.batching.sampler import Numbering, StepSampler
 from burnish.console import notice
-from burnish.data.prepare import GroupKind, Prepared
+from burnish.data.prepare import Prepared
 from burnish.device.fused.fuse import fuse_operators
 from burnish.device.memory import keep_freed_memory
 from burnish.device.offloading import HostMemory
@@ -23,20 +22,20 @@ from burnish.device.precision import Precision
 from burnish.device.ranks import Ranks
 from burnish.device.rng import forked_rng, seed_everything
 from burnish.device.sharding import shard_module
+from burnish.engine.begun_step import BegunStep
 from burnish.engine.cut import Cut
 from burnish.engine.method import Method
 from burnish.errors import ConfigError
 from burnish.methods.budget import build_cut
+from burnish.methods.config import global_batch_size
 from burnish.methods.default_budget import RunShapes, default_max_tokens
 from burnish.methods.learnable import check_learnable
 from burnish.methods.opening import (
     Inputs,
     Opened,
     complete_models,
-    global_batch_size,
     num_embeddings,
     offloads,
-    open_run,
 )
 from burnish.methods.reference import build_reference, has_given_reference
 from burnish.models.cached_reference import CachedReference
@@ -76,11 +75,20 @@ class Session:
     """Weight of the balancing loss of a mixture-of-experts model."""
     zero: dict[str, Any] | None = None
     """What DeepSpeed is given where it spreads the optimizer over ranks."""
+    begun: BegunStep | None = None
+    """The first step, where it was begun before all rows were there."""
 
 
-def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, run_path: Path | None) -> Session:
-    """Build all parts of a run from what it opens with."""
-    opened = open_run(config, inputs, method, kind, run_path)
+def assemble_session(config: Any, inputs: Inputs, method: Method, opened: Opened, *, is_whole: bool = True) -> Session:
+    """Build all parts of a run from what it opens with.
+
+    Args:
+        config: settings of the method.
+        inputs: what Python hands over.
+        method: gives losses.
+        opened: device, policy's start, rows.
+        is_whole: whether these rows are all; a reference is then not made where its cache knows them.
+    """
     device, precision, ranks, train = opened.device, opened.precision, opened.ranks, opened.train
     pad_id = opened.tokenizer.pad_token_id
     is_given = has_given_reference(config, method, opened.stores)
@@ -89,6 +97,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
         why = "the rows bring ref_chosen_logps" if is_given else "the objective compares with no reference"
         raise ConfigError(f"ref_model: {why}; leave it out")
     policy, other = _settle_models(config, inputs, opened, needs_reference=loads_reference)
+    check_rows(config, policy, opened, is_whole=is_whole)
     is_spread = config.parallel == "fsdp" and ranks.size > 1
     if not is_spread:  # what may be larger than a device is checked on the host, and goes there in slices
         policy.to(device.torch_device)
@@ -97,7 +106,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     scorer = method.build_scorer(policy, token_metrics=config.token_metrics)
     if offloads(config, device):
         scorer.keeping = HostMemory(policy)
-    sampler = _build_sampler(config, train, ranks)
+    sampler = build_sampler(config, train, ranks)
     scoring = _choose_scoring(config, scorer, train, sampler, pad_id, device)
     scorer.head_path = scoring.head_path
     router_coefficient = _router_coefficient(config, policy)
@@ -105,7 +114,7 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
     reference = GivenReference() if is_given else None
     if loads_reference:
         identity = _reference_identity(opened, scorer) | _kernels(scoring.packed, fused, has_fast_layers, precision)
-        known = None if method.scores_other_groups else itertools.chain(*opened.stores)
+        known = itertools.chain(*opened.stores) if is_whole and not method.scores_other_groups else None
         reference = build_reference(config, scorer, other, known, identity, ranks)
     if is_spread:
         scoring = replace(scoring, packed=scoring.packed and not device.is_accelerator)
@@ -137,19 +146,29 @@ def build_session(config: Any, inputs: Inputs, method: Method, kind: GroupKind, 
 def _settle_models(
     config: Any, inputs: Inputs, opened: Opened, *, needs_reference: bool
 ) -> tuple[nn.Module, nn.Module | None]:
-    """Complete the policy and load its reference, note their fingerprints, and check them against rows and ranks."""
+    """Complete the policy and load its reference, and note their fingerprints."""
     policy, other, more = complete_models(config, inputs, opened.start, needs_reference=needs_reference)
     opened.fingerprints |= more
     if config.eos_token is not None:
         stop_at_end_of_text(policy, opened.tokenizer)
-    for groups in opened.stores:
-        check_vocabulary(groups.highest_id, num_embeddings(policy), opened.tokenizer)
-    check_equal_on_all_ranks(opened.ranks, {"data": opened.train.fingerprint, **opened.fingerprints})
-    check_learnable(config, policy, opened.train.groups)
     return policy, other
 
 
-def _build_sampler(config: Any, train: Prepared, ranks: Ranks) -> StepSampler:
+def check_rows(config: Any, policy: nn.Module, opened: Opened, *, is_whole: bool = True) -> None:
+    """Check the policy against the rows, and where these are all, both against those of other ranks.
+
+    Raises:
+        ConfigError, DataError: an id that the policy does not embed, other rows on another rank, nothing to learn.
+    """
+    for groups in opened.stores:
+        check_vocabulary(groups.highest_id, num_embeddings(policy), opened.tokenizer)
+    if not is_whole:
+        return
+    check_equal_on_all_ranks(opened.ranks, {"data": opened.train.fingerprint, **opened.fingerprints})
+    check_learnable(config, policy, opened.train.groups)
+
+
+def build_sampler(config: Any, train: Prepared, ranks: Ranks) -> StepSampler:
     """The order of the groups, and how many make a step."""
     batch_size, groups = global_batch_size(config, ranks.size), train.groups
     numbering = Numbering(groups.numbers, train.report.examples_read) if train.has_gaps else None

@@ -29,7 +29,7 @@ from burnish.methods.checkpointing import RunCheckpoints
 from burnish.methods.describe import changed_settings, default_output_dir, describe_run, last_metrics
 from burnish.methods.loop_building import build_loop, resolve_settings
 from burnish.methods.opening import Inputs
-from burnish.methods.session import Session, build_session
+from burnish.methods.session_building import Session, build_session
 from burnish.methods.sizing import SizePlan, plan_devices
 from burnish.methods.trainer_arguments import REFUSED, check_arguments
 from burnish.models.adapters import has_adapter
@@ -119,6 +119,8 @@ class Trainer(ABC):
 
     @property
     def model(self) -> nn.Module:
+        if not self._has_begun:
+            self.session.begun = None  # whoever asks for the model before the first step may change it
         return self.session.model
 
     @property
@@ -139,6 +141,7 @@ class Trainer(ABC):
         if self._session is None:
             self.open_run_dir(self.args.resume_from_checkpoint)
             run_path = None if self.run_dir is None else self.run_dir.path
+            self.inputs.has_callbacks = bool(self.user_callbacks)
             self._session = build_session(self.args, self.inputs, self.method, self.kind, run_path)
             resolve_settings(self.args, self._session)
         return self._session
@@ -153,7 +156,7 @@ class Trainer(ABC):
                 user_callbacks=self.user_callbacks,
                 run_dir=self.run_dir,
                 save=lambda must_succeed: self._checkpoints.save(must_succeed=must_succeed),
-                settle=self._settle_save,
+                settle=lambda: self._checkpoints.settle(),  # noqa: PLW0108 (checkpoints need the loop)
                 started=self._started,
             )
         return self._loop
@@ -167,9 +170,6 @@ class Trainer(ABC):
         if self._run_checkpoints is None:
             self._run_checkpoints = RunCheckpoints(self.args, self.session, self.method, self.loop, self._claimed())
         return self._run_checkpoints
-
-    def _settle_save(self) -> bool:
-        return self._checkpoints.settle()
 
     def open_run_dir(self, resume: str | bool | None) -> None:
         """Claim the output folder, before anything is loaded."""

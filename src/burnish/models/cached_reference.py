@@ -96,6 +96,16 @@ class CachedReference:
         self._unshared.extend(records)
         self.store.add(records)
 
+    def take_pending(self) -> dict[bytes, Tensor]:
+        """Forget what was scored and is not on the host yet, and give it by completion."""
+        pending, self._pending = self._pending, {}
+        return pending
+
+    def put_pending(self, values: Mapping[bytes, Tensor]) -> None:
+        """Remember what `take_pending` gave, as if it had just been scored."""
+        for key, value in values.items():
+            self._pending.setdefault(key, value)
+
     def flush(self) -> None:
         """Copy what was scored to the host and into the store."""
         pending = self.pending()

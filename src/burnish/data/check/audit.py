@@ -184,7 +184,7 @@ def _check_split(
         measure = Measure(kind, special_ids=frozenset(marked.union(tokenizer.all_special_ids)))
     work = Preparation(rows, settings, kind, DataReport(rows.name), observe=measure)
     with GroupWriter(path) as writer, _encoder(tokenizer, settings.dataset_num_proc) as encode:
-        work.run(writer, encode)
+        work.run(writer.add, encode)
     groups = GroupStore.open(path, writer.fingerprint)
     note_repetitions(work.report, groups, work.hashes)
     check = SplitCheck(work.report, measure, errors=list(work.faults()))
